@@ -1,0 +1,171 @@
+"""What may be asked of the inputs, said in full sentences before anything is traced."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmtl._typing import Array, PyTree, TaskVector
+
+
+def check_num_tasks(num_tasks: Any) -> None:
+    """Raise unless ``num_tasks`` is a Python integer of at least one."""
+    if isinstance(num_tasks, bool) or not isinstance(num_tasks, int | np.integer):
+        raise ValueError(
+            f"num_tasks must be a Python int, because arrays are shaped by it, but it is"
+            f" {num_tasks!r}. Inside optax.inject_hyperparams, list it in static_args."
+        )
+    if num_tasks < 1:
+        raise ValueError(f"num_tasks must be at least 1, but it is {num_tasks}.")
+
+
+def optional_num_tasks(num_tasks: int | None) -> int | None:
+    """Check ``num_tasks`` where a method can do without it."""
+    if num_tasks is not None:
+        check_num_tasks(num_tasks)
+    return num_tasks
+
+
+def check_at_least(name: str, value: Any, minimum: float) -> None:
+    """Raise where a Python number is below ``minimum``; a traced hyperparameter passes."""
+    if isinstance(value, int | float) and not value >= minimum:
+        raise ValueError(f"{name} must be at least {minimum}, but it is {value}.")
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, but it is {value!r}.")
+
+
+def typed_key(key: Any) -> Array:
+    """Read a random key: a typed key, a raw uint32 key, or an integer seed.
+
+    Raises:
+      ValueError: where it is none of them.
+    """
+    if isinstance(key, int | np.ndarray | jax.Array) and not isinstance(key, bool):
+        dtype, shape = jnp.result_type(key), jnp.shape(key)
+        if jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ():
+            return key
+        if dtype == jnp.uint32 and shape == (2,):
+            return jax.random.wrap_key_data(key)
+        if jnp.issubdtype(dtype, jnp.integer) and shape == ():
+            return jax.random.key(key)
+    raise ValueError(
+        "key must be one JAX random key, such as jax.random.key(0), or an int seed, but it is"
+        f" {key!r}."
+    )
+
+
+def task_vector(name: str, value: TaskVector, num_tasks: int | None = None) -> Array:
+    """Read one number per task.
+
+    Args:
+      name: the argument's name, for the message.
+      value: an array of shape (T,), or a tree of scalars in ``jax.tree.leaves`` order.
+      num_tasks: the length to insist on, if known.
+
+    Returns:
+      An array of shape (T,); a NumPy array where nothing of the input is on a device, so that a
+      balancer can be built before JAX chooses its devices.
+
+    Raises:
+      ValueError: where the value is not one scalar per task, or of another length.
+    """
+    leaves = jax.tree.leaves(value)
+    shapes = [np.shape(leaf) for leaf in leaves]
+    stack = jnp.stack if any(isinstance(leaf, jax.Array) for leaf in leaves) else np.stack
+    if len(leaves) == 1 and len(shapes[0]) == 1:
+        vector = leaves[0]
+    elif leaves and not any(shapes):
+        vector = stack(leaves)
+    else:
+        raise ValueError(
+            f"{name} must hold one scalar per task, as an array of shape (T,) or a tree of scalars,"
+            f" but its leaves have shapes {shapes}."
+        )
+    if num_tasks is not None and vector.shape != (num_tasks,):
+        raise ValueError(
+            f"{name} holds {vector.shape[0]} values, but there are {num_tasks} tasks: give one for"
+            " each, in jax.tree.leaves order of the losses."
+        )
+    return vector
+
+
+def constant_vector(
+    name: str, value: TaskVector, num_tasks: int | None = None, *, above: float | None = None
+) -> Array:
+    """Read a constant per-task vector: finite and, where asked for, above a bound."""
+    vector = task_vector(name, value, num_tasks)
+    if not isinstance(vector, jax.core.Tracer):
+        numbers = np.asarray(vector, dtype=float)
+        if not np.all(np.isfinite(numbers)):
+            raise ValueError(f"{name} must be finite, but it is {numbers}.")
+        if above is not None and not np.all(numbers > above):
+            raise ValueError(f"{name} must be above {above} for every task, but it is {numbers}.")
+    return vector
+
+
+def leaf_path(path: tuple[Any, ...]) -> str:
+    """Write a leaf's path as "trunk/dense_0/kernel"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def count_stacked(grads: PyTree, params: PyTree | None) -> int:
+    """Count the tasks of stacked gradients.
+
+    Args:
+      grads: the tree whose every leaf should have shape (T, *leaf.shape).
+      params: the parameters, if the caller passed them; they tell a leading task axis from a
+        parameter's own first axis.
+
+    Returns:
+      T.
+
+    Raises:
+      ValueError: where the gradients were never stacked or their leaves disagree on T.
+    """
+    cure = (
+        "Each leaf must have shape (T, *parameter.shape), as"
+        " jaxmtl.value_and_task_grads(losses_fn)(params, ...) returns it."
+    )
+    named = [(leaf_path(path), leaf) for path, leaf in jax.tree.leaves_with_path(grads)]
+    if not named:
+        raise ValueError(f"The gradients have no leaves. {cure}")
+    for name, leaf in named:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(
+                f"The gradient of {name!r} has type {leaf.dtype}, but only real floating-point"
+                " gradients can be balanced: differentiate with respect to floating leaves only."
+            )
+    if params is not None and len(jax.tree.leaves(params)) == len(named):
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
+        if all(leaf.shape == shape for (_, leaf), shape in zip(named, shapes, strict=True)):
+            raise ValueError(
+                f"The gradients were never stacked: every leaf has its parameter's own shape, such"
+                f" as {named[0][0]!r} with {named[0][1].shape}. {cure}"
+            )
+        for (name, leaf), shape in zip(named, shapes, strict=True):
+            if leaf.shape[1:] != shape:
+                raise ValueError(
+                    f"The gradient of {name!r} has shape {leaf.shape}, but its parameter has shape"
+                    f" {shape}. {cure}"
+                )
+    for name, leaf in named:
+        if leaf.ndim == 0:
+            raise ValueError(
+                f"The gradients were never stacked: the leaf {name!r} is a scalar. {cure}"
+            )
+    first, num_tasks = named[0][0], named[0][1].shape[0]
+    for name, leaf in named:
+        if leaf.shape[0] != num_tasks:
+            raise ValueError(
+                f"The gradients disagree on the number of tasks: {first!r} has a first axis of"
+                f" {num_tasks}, {name!r} of {leaf.shape[0]}; perhaps they were never stacked."
+                f" {cure}"
+            )
+    if num_tasks == 0:
+        raise ValueError(f"The gradients have a task axis of length 0. {cure}")
+    return num_tasks

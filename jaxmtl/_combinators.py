@@ -1,0 +1,89 @@
+"""Balancer -> Balancer: what is balanced, and how much each task matters."""
+
+from jaxmtl._base import Balancer, Given, make_balancer
+from jaxmtl._checks import check_choice, constant_vector
+from jaxmtl._leaf_roles import LeafRoles
+from jaxmtl._typing import Array, LeafSelector, PyTree, TaskVector
+
+
+def on_shared(balancer: Balancer, shared: LeafSelector, heads: str = "own") -> Balancer:
+    """Balance the gradients of the shared leaves only.
+
+    The Gramian, and so every norm and conflict that the method sees, is taken over the shared
+    leaves. They receive the combination sum_i w_i g_i. The other leaves receive
+      - ``heads="own"``: sum_i g_i, which for a leaf that one task alone uses is that task's own
+        gradient, unweighted; what multi-task papers do with task-specific heads;
+      - ``heads="weighted"``: sum_i w_i g_i, as if the weighted losses had been summed. With the
+        last shared layer as ``shared`` this is GradNorm's setting: measured there, applied
+        everywhere.
+
+    Args:
+      balancer: any balancer of this package, also one that is already restricted: a leaf then has
+        to be selected by both.
+      shared: a tree of bools of the parameters' structure or a prefix of it, such as
+        ``{"trunk": True, "heads": False}``, or a function of the leaf's path, such as
+        ``lambda path: path.startswith("trunk/")``.
+      heads: "own" or "weighted".
+
+    Returns:
+      The restricted balancer. A frozen leaf needs no mention: its stacked gradient is zero (or it
+      is None in the tree), and so is its update.
+
+    Raises:
+      ValueError: for an unknown ``heads``; at the first update, where the mask does not fit the
+        gradients or selects nothing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.on_shared(jaxmtl.mgda(), {"trunk": True, "heads": False})
+      >>> grads = {"trunk": jnp.array([[3.0], [1.0]]), "heads": jnp.array([[5.0, 0.0], [0.0, 7.0]])}
+      >>> state = balancer.init({"trunk": jnp.ones(1), "heads": jnp.ones(2)})
+      >>> updates, _ = balancer.update(grads, state)
+      >>> print(updates["trunk"], updates["heads"])
+      [1.] [5. 7.]
+    """
+    check_choice("heads", heads, ("own", "weighted"))
+    roles = balancer.roles
+    weighted = (*roles.weighted, shared) if heads == "own" else roles.weighted
+    return make_balancer(balancer.weighting, LeafRoles((*roles.measured, shared), weighted))
+
+
+def prioritise(balancer: Balancer, priorities: TaskVector) -> Balancer:
+    """Multiply the weights of any method by the user's own priorities, w_i <- p_i w_i.
+
+    Domain knowledge on top of a method: the method makes the tasks commensurable, the priorities
+    say which matter more. Priorities of one change nothing; they are not normalised.
+
+    Args:
+      balancer: any balancer that weighs its tasks.
+      priorities: (T,) array or tree of scalars, above zero.
+
+    Returns:
+      A balancer with the scale of ``balancer`` times the priorities, and of its degree. Methods
+      that promise not to conflict with any task no longer promise it.
+
+    Raises:
+      ValueError: where a priority is not finite and above zero, or their number is not that of the
+        tasks.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.prioritise(jaxmtl.equal(), [1.0, 3.0])
+      >>> updates, _ = balancer.update(jnp.eye(2), balancer.init(jnp.zeros(2)))
+      >>> print(updates)
+      [0.5 1.5]
+    """
+    factors = constant_vector("priorities", priorities, above=0.0)
+    inner = balancer.weighting
+    if inner.num_tasks not in (None, factors.shape[0]):
+        raise ValueError(
+            f"priorities holds {factors.shape[0]} values, but the balancer was built for"
+            f" {inner.num_tasks} tasks: give one for each."
+        )
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        weights, state = inner.update(given, state)
+        return weights * factors.astype(weights.dtype), state
+
+    weighting = inner._replace(update=update, num_tasks=factors.shape[0])
+    return make_balancer(weighting, balancer.roles)

@@ -1,0 +1,46 @@
+"""The losses at the start of training, against which several methods measure progress."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmtl._typing import Array
+
+
+class FirstLosses(NamedTuple):
+    """The mean loss of each task over the first batches in which it was present.
+
+    Attributes:
+      mean: (T,) means so far.
+      batches: (T,) int32, how many batches are in them.
+    """
+
+    mean: Array
+    batches: Array
+
+
+def init_first_losses(num_tasks: int, values: Array | None, dtype: Any) -> FirstLosses:
+    """Start with nothing seen, or with values known beforehand."""
+    if values is None:
+        return FirstLosses(jnp.zeros(num_tasks, dtype), jnp.zeros(num_tasks, jnp.int32))
+    return FirstLosses(values.astype(dtype), jnp.full(num_tasks, jnp.iinfo(jnp.int32).max))
+
+
+def observe(first: FirstLosses, losses: Array, active: Array, num_batches: int = 1) -> FirstLosses:
+    """Average the present tasks' losses into the means of those still short of ``num_batches``."""
+    counts = active & (first.batches < num_batches)
+    batches = first.batches + counts
+    share = 1 / jnp.maximum(batches, 1).astype(losses.dtype)
+    mean = first.mean + share * (losses - first.mean)
+    return FirstLosses(jnp.where(counts, mean, first.mean), batches)
+
+
+def relative_losses(first: FirstLosses, losses: Array, active: Array) -> Array:
+    """The training rates r_i = (L_i / L_i(0)) / mean_j (L_j / L_j(0)) over the tasks present.
+
+    One where nothing can be said: at absent tasks, and at a first loss of exactly zero.
+    """
+    zero = first.mean == 0
+    ratio = jnp.where(zero, 1, jnp.abs(losses / jnp.where(zero, 1, first.mean)))
+    mean = jnp.sum(jnp.where(active, ratio, 0)) / jnp.maximum(jnp.sum(active), 1)
+    return jnp.where(active & (mean > 0), ratio / jnp.where(mean > 0, mean, 1), 1)

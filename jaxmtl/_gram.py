@@ -1,0 +1,116 @@
+"""The two places that read parameter-sized arrays once the gradients are there.
+
+``gramian`` turns stacked gradients, leaves of shape (T, *leaf.shape), into the (T, T) matrix of
+their inner products; ``combine`` turns task weights and a stacked leaf into one update. All that
+happens between the two is T-sized.
+"""
+
+import functools
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmtl._typing import Array
+
+
+def solve_dtype(leaves: Sequence[Array]) -> jnp.dtype:
+    """The type that Gramians and weights are held in: float32, or float64 where a leaf is."""
+    return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
+
+
+def gramian(leaves: Sequence[Array]) -> Array:
+    """Inner products of the tasks' gradients, G_ij = <g_i, g_j>, summed over the leaves.
+
+    Args:
+      leaves: stacked gradients of shape (T, *leaf.shape), of any floating type.
+
+    Returns:
+      The (T, T) Gramian, exactly symmetric, in float32 or better.
+    """
+    dtype = solve_dtype(leaves)
+    # On one CPU device nothing is sharded, and a walk over blocks is faster and more exact.
+    alone = jax.default_backend() == "cpu" and jax.device_count() == 1
+    of_leaf = _blockwise_gramian if alone else _whole_gramian
+    total = functools.reduce(operator.add, (of_leaf(leaf, dtype) for leaf in leaves))
+    return (total + total.T) / 2
+
+
+def _whole_gramian(leaf: Array, dtype: jnp.dtype) -> Array:
+    """One contraction over *all* trailing axes: a reshape would gather a sharded leaf."""
+    axes = tuple(range(1, leaf.ndim))
+    return _contract(leaf, leaf, ((axes, axes), ((), ())), dtype)
+
+
+def _blockwise_gramian(leaf: Array, dtype: jnp.dtype) -> Array:
+    """Sum the Gramians of blocks of columns, about sqrt(P)/4 blocks of 4 sqrt(P) columns.
+
+    XLA's CPU product of a (T, P) with a (P, T) matrix adds up one column after the other. Its
+    rounding errors on almost orthogonal gradients then grow with the sum of the absolute partial
+    sums; with as many blocks as columns in them, give or take, they are smallest.
+    """
+    flat = leaf.reshape(leaf.shape[0], -1)
+    size = flat.shape[1]
+    block = 2 ** round(math.log2(4 * math.sqrt(max(size, 1))))
+
+    def of_columns(columns: Array) -> Array:
+        return _contract(columns, columns, (((1,), (1,)), ((), ())), dtype)
+
+    def add_block(index: Array, total: Array) -> Array:
+        return total + of_columns(lax.dynamic_slice_in_dim(flat, index * block, block, axis=1))
+
+    whole, rest = divmod(size, block)
+    total = of_columns(flat[:, size - rest :])
+    return lax.fori_loop(0, whole, add_block, total) if whole else total
+
+
+def _contract(left: Array, right: Array, dimensions: Any, dtype: jnp.dtype) -> Array:
+    # HIGHEST, because tensor cores and TPUs would otherwise round float32 inputs to 10 or 8 bits.
+    return lax.dot_general(
+        left, right, dimensions, precision=lax.Precision.HIGHEST, preferred_element_type=dtype
+    )
+
+
+def combine(weights: Array, leaf: Array) -> Array:
+    """The weighted sum over tasks, sum_i w_i g_i, of one stacked leaf.
+
+    Args:
+      weights: (T,) task weights; the sum is accumulated in their type.
+      leaf: (T, *leaf.shape) stacked gradients.
+
+    Returns:
+      The combination, of shape ``leaf.shape[1:]`` and the leaf's own type.
+    """
+    dimensions = (((0,), (0,)), ((), ()))
+    total = _contract(weights, leaf.astype(weights.dtype), dimensions, weights.dtype)
+    return total.astype(leaf.dtype)
+
+
+def cosines(inner: Array) -> tuple[Array, Array]:
+    """The scale-free part of a Gramian: cosines C = D^-1 G D^-1 and norms, G = D C D.
+
+    Methods solve on the cosines, so that neither the size of the gradients nor their spread over
+    tasks meets a threshold. A gradient of zero has zero cosines, also with itself.
+    """
+    norms = jnp.sqrt(jnp.diagonal(inner))
+    scale = reciprocal(norms)
+    # Rows first, then columns: the product of the two scales may overflow where each does not.
+    cos = inner * scale[:, None] * scale[None, :]
+    return jnp.where(jnp.eye(len(norms), dtype=bool), jnp.sign(norms)[:, None], cos), norms
+
+
+def reciprocal(values: Array) -> Array:
+    """1 / |x|, and zero where x is zero or too small for its reciprocal to be a number."""
+    size = jnp.abs(values)
+    usable = size >= jnp.finfo(values.dtype).tiny
+    return jnp.where(usable, 1 / jnp.where(usable, size, 1), 0)
+
+
+def only_active(active: Array, leaf: Array) -> Array:
+    """Zero the rows of absent tasks: the gradient of a mean over no examples is often NaN."""
+    rows = lax.broadcast_in_dim(active, leaf.shape, (0,))
+    return jnp.where(rows, leaf, jnp.zeros((), leaf.dtype))

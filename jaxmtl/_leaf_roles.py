@@ -1,0 +1,45 @@
+"""Which leaves a balancer measures and weighs."""
+
+from typing import NamedTuple
+
+import jax
+
+from jaxmtl._checks import leaf_path
+from jaxmtl._typing import LeafSelector, PyTree
+
+
+class LeafRoles(NamedTuple):
+    """Which leaves enter the Gramian and which receive the task weights.
+
+    A leaf has a role if every selector of the tuple selects it; the empty tuple selects all. A leaf
+    without task weights receives the plain sum over tasks, which for a task-specific leaf is its
+    own task's gradient.
+    """
+
+    measured: tuple[LeafSelector, ...] = ()
+    weighted: tuple[LeafSelector, ...] = ()
+
+
+def select_leaves(selectors: tuple[LeafSelector, ...], tree: PyTree) -> list[bool]:
+    """Say for each leaf of the tree whether every selector selects it.
+
+    Raises:
+      ValueError: where a mask does not fit the tree, or no leaf is left.
+    """
+    paths = [leaf_path(path) for path, _ in jax.tree.leaves_with_path(tree)]
+    chosen = [True] * len(paths)
+    for selector in selectors:
+        if callable(selector):
+            mask = [bool(selector(path)) for path in paths]
+        else:
+            try:
+                mask = jax.tree.leaves(jax.tree.broadcast(selector, tree))
+            except ValueError as error:
+                raise ValueError(
+                    "The mask of shared leaves must be a tree of bools with the structure of the"
+                    f" parameters, or a prefix of it, but it does not fit: {error}"
+                ) from error
+        chosen = [c and bool(m) for c, m in zip(chosen, mask, strict=True)]
+    if not any(chosen):
+        raise ValueError(f"No leaf is selected as shared. The leaves are: {', '.join(paths)}.")
+    return chosen

@@ -1,0 +1,33 @@
+"""Per-task quantities that a balancer learns with an optax optimizer of its own."""
+
+from typing import NamedTuple
+
+import jax
+import optax
+
+from jaxmtl._typing import Array, PyTree
+
+
+class Learned(NamedTuple):
+    """A (T,) vector and the state of its optimizer, both kept per task."""
+
+    value: Array
+    opt_state: PyTree
+
+
+def init_learned(value: Array, optimizer: optax.GradientTransformation) -> Learned:
+    """Start learning a (T,) vector."""
+    return Learned(value, jax.vmap(optimizer.init)(value))
+
+
+def learn(
+    learned: Learned, grad: Array, active: Array, optimizer: optax.GradientTransformation
+) -> Learned:
+    """Take one step down the gradient, each task with its own optimizer state.
+
+    A task that is absent takes no step, and its averages and step count stay as they were: with
+    one optimizer for the whole vector, momentum would go on moving it.
+    """
+    updates, opt_state = jax.vmap(optimizer.update)(grad, learned.opt_state, learned.value)
+    new = Learned(optax.apply_updates(learned.value, updates), opt_state)
+    return optax.tree.where(active, new, learned)

@@ -1,0 +1,199 @@
+"""From a function of several losses to stacked per-task gradients, or straight to their balance."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmtl._base import Balancer, BalancerState, keep_if_finite, read_inputs, weigh
+from jaxmtl._checks import leaf_path
+from jaxmtl._gram import solve_dtype
+from jaxmtl._leaf_roles import select_leaves
+from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl._xla_cpu import warn_if_miscompiled
+
+
+def value_and_task_grads(
+    fun: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """Evaluate several losses and the gradient of each, with one forward pass.
+
+    The counterpart of ``jax.value_and_grad`` for a function that returns T losses: the gradients
+    come stacked, each leaf of shape (T, *leaf.shape), row i being the gradient of loss i in
+    ``jax.tree.leaves`` order (for a dict, the sorted names).
+
+    Args:
+      fun: function of arrays that returns the losses, a tree of real scalars such as
+        ``{"depth": ..., "labels": ...}`` or one (T,) array; with ``has_aux`` a pair
+        ``(losses, aux)``.
+      argnums: which positional argument, or arguments, to differentiate.
+      has_aux: whether ``fun`` returns auxiliary data beside the losses. Since there is one forward
+        pass, such data (running averages, say) are made once, not once per task.
+
+    Returns:
+      A function of the same arguments that returns ``(losses, grads)``, or
+      ``((losses, aux), grads)``; ``losses`` keeps the structure in which ``fun`` returns it.
+
+    Raises:
+      ValueError: when called, where ``fun`` returns anything but real scalars or one (T,) array.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, jaxmtl
+      >>> def losses_fn(x):
+      ...     return {"near": jnp.sum(x**2), "sum": jnp.sum(x)}
+      >>> losses, grads = jax.jit(jaxmtl.value_and_task_grads(losses_fn))(jnp.array([1.0, 2.0]))
+      >>> {name: float(loss) for name, loss in losses.items()}
+      {'near': 5.0, 'sum': 3.0}
+      >>> print(grads)
+      [[2. 4.]
+       [1. 1.]]
+    """
+
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        value, pull_back = _vjp(fun, argnums, has_aux, args, kwargs)
+        losses = value[0] if has_aux else value
+        leaves, treedef = jax.tree.flatten(losses)
+        num_tasks = _count_losses(losses)
+        return value, jax.vmap(pull_back)(_rows_like(jnp.eye(num_tasks), leaves, treedef))
+
+    return evaluate
+
+
+def value_and_balanced_grad(
+    fun: Callable[..., Any],
+    balancer: Balancer,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+) -> Callable[..., Any]:
+    """Evaluate several losses and their balanced gradient by the cheapest route the method allows.
+
+    The same losses, gradient and state as ``value_and_task_grads`` followed by
+    ``balancer.update``. A method that reads only the losses costs one forward and one backward
+    pass, whatever T is.
+
+    Args:
+      fun: as for ``value_and_task_grads``.
+      balancer: any balancer of this package.
+      argnums: which positional argument, or arguments, to differentiate.
+      has_aux: whether ``fun`` returns ``(losses, aux)``.
+
+    Returns:
+      A function ``(balancer_state, *args, active=None, **kwargs) -> (losses, grad,
+      balancer_state)``, or ``((losses, aux), grad, balancer_state)``, with ``balancer_state =
+      balancer.init(params)`` at the start. ``active`` is the optional mask of the tasks present;
+      where the loss of an absent task is NaN for want of examples, mask the examples inside
+      ``fun``, since zero times its derivative is NaN in a single backward pass.
+
+    Raises:
+      ValueError: when called, as ``value_and_task_grads`` and ``balancer.update`` do.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, jaxmtl
+      >>> def losses_fn(x):
+      ...     return {"near": jnp.sum(x**2), "sum": jnp.sum(x)}
+      >>> balancer = jaxmtl.real_time_loss()
+      >>> x = jnp.array([1.0, 2.0])
+      >>> step = jax.jit(jaxmtl.value_and_balanced_grad(losses_fn, balancer))
+      >>> losses, grad, state = step(balancer.init(x), x)
+      >>> print(grad.round(4))  # [2, 4] / 5 + [1, 1] / 3
+      [0.7333 1.1333]
+    """
+
+    def stacked(
+        state: BalancerState, *args: Any, active: TaskVector | None = None, **kwargs: Any
+    ) -> tuple[Any, PyTree, BalancerState]:
+        value, grads = value_and_task_grads(fun, argnums, has_aux)(*args, **kwargs)
+        losses = value[0] if has_aux else value
+        params = _arguments(args, argnums)
+        grad, state = balancer.update(grads, state, params, losses=losses, active=active)
+        return value, grad, state
+
+    def single_backward(
+        state: BalancerState, *args: Any, active: TaskVector | None = None, **kwargs: Any
+    ) -> tuple[Any, PyTree, BalancerState]:
+        value, pull_back = _vjp(fun, argnums, has_aux, args, kwargs)
+        losses = value[0] if has_aux else value
+        leaves, treedef = jax.tree.flatten(losses)
+        params = _arguments(args, argnums)
+        dtype = solve_dtype(jax.tree.leaves(params))
+        given = read_inputs(balancer.weighting, _count_losses(losses), dtype, losses, active)
+        weights, new_state = weigh(balancer.weighting, given, state, dtype)
+        weighted = select_leaves(balancer.roles.weighted, params)
+        grads = [pull_back(_rows_like(weights, leaves, treedef))]
+        if not all(weighted):
+            grads.append(pull_back(_rows_like(given.active.astype(dtype), leaves, treedef)))
+        flat = zip(*map(jax.tree.leaves, grads), strict=True)
+        chosen = [g[0] if w else g[-1] for g, w in zip(flat, weighted, strict=True)]
+        grad = jax.tree.unflatten(jax.tree.structure(grads[0]), chosen)
+        return value, grad, keep_if_finite(chosen, new_state, state)
+
+    return stacked if "gramian" in balancer.weighting.reads else single_backward
+
+
+def _vjp(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int],
+    has_aux: bool,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[Any, Callable[[PyTree], PyTree]]:
+    """Linearise ``fun`` in the chosen arguments: its value, and cotangents -> gradients."""
+    warn_if_miscompiled()
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    def of_chosen(*chosen: Any) -> Any:
+        full = list(args)
+        for number, argument in zip(numbers, chosen, strict=True):
+            full[number] = argument
+        return fun(*full, **kwargs)
+
+    primals = [args[n] for n in numbers]
+    if has_aux:
+        losses, pull_back, aux = jax.vjp(of_chosen, *primals, has_aux=True)
+    else:
+        losses, pull_back = jax.vjp(of_chosen, *primals)
+
+    def gradients(cotangents: PyTree) -> PyTree:
+        grads = pull_back(cotangents)
+        return grads[0] if isinstance(argnums, int) else grads
+
+    return ((losses, aux) if has_aux else losses), gradients
+
+
+def _arguments(args: tuple[Any, ...], argnums: int | Sequence[int]) -> PyTree:
+    """Pick the differentiated arguments in the structure of their gradients."""
+    return args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in argnums)
+
+
+def _count_losses(losses: PyTree) -> int:
+    """Count the tasks, insisting on real scalars or one (T,) array."""
+    named = jax.tree.leaves_with_path(losses)
+    if not named:
+        raise ValueError(
+            "The function returned no losses: return a tree of scalars or a (T,) array."
+        )
+    for path, loss in named:
+        if loss.ndim != 0 and not (loss.ndim == 1 and len(named) == 1):
+            raise ValueError(
+                f"The loss {leaf_path(path)!r} has shape {loss.shape}, but a loss must be a scalar"
+                " (or all of them one array of shape (T,)): reduce it over the batch, with"
+                " jnp.mean, say."
+            )
+        if not jnp.issubdtype(loss.dtype, jnp.floating):
+            raise ValueError(
+                f"The loss {leaf_path(path)!r} has type {loss.dtype}, but only real floating-point"
+                " losses can be differentiated."
+            )
+    num_tasks = len(named) if named[0][1].ndim == 0 else named[0][1].shape[0]
+    if num_tasks == 0:
+        raise ValueError("The function returned an empty array of losses.")
+    return num_tasks
+
+
+def _rows_like(rows: Array, leaves: list[Array], treedef: Any) -> PyTree:
+    """Split (..., T) weights on the losses into cotangents of the losses' structure and types."""
+    if len(leaves) == 1 and leaves[0].ndim == 1:
+        return jax.tree.unflatten(treedef, [rows.astype(leaves[0].dtype)])
+    columns = [rows[..., i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(treedef, columns)

@@ -1,0 +1,1 @@
+"""Methods that read the Gramian of the gradients: one file each."""

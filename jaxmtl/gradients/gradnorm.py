@@ -1,0 +1,104 @@
+"""GradNorm: learned weights that let every task train at a common rate."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._checks import check_at_least, check_num_tasks, constant_vector
+from jaxmtl._first_losses import FirstLosses, init_first_losses, observe, relative_losses
+from jaxmtl._gram import reciprocal
+from jaxmtl._learned import Learned, init_learned, learn
+from jaxmtl._typing import Array, TaskVector
+
+
+class GradNormState(NamedTuple):
+    """The weights of the next step, with their optimizer, and the losses at the start."""
+
+    learned: Learned
+    first: FirstLosses
+
+
+def gradnorm(
+    num_tasks: int,
+    *,
+    alpha: float = 1.5,
+    optimizer: optax.GradientTransformation | None = None,
+    initial_losses: TaskVector | None = None,
+) -> Balancer:
+    """Learn weights that bring the weighted gradients to a common norm, corrected for speed.
+
+    With n_i = ||g_i||, r_i = (L_i/L_i(0)) / mean_j(L_j/L_j(0)) and N = mean_j(w_j n_j), one step of
+    an optimizer on the weights down
+      L_grad(w) = sum_i |w_i n_i - sg(N r_i^alpha)|,
+      dL_grad/dw_i = sign(w_i n_i - N r_i^alpha) n_i,
+    and then w <- T w / sum_i w_i. The derivative is this closed form: no gradient is differentiated
+    a second time. At rest all w_i n_i / r_i^alpha are equal, for alpha = 0 and 1; for others all
+    but one, which takes up what mean_i(r_i^alpha) differs from one.
+
+    The paper takes the norms over the last shared layer and applies the weights everywhere:
+    ``on_shared(gradnorm(T), last_layer, heads="weighted")``.
+
+    Args:
+      num_tasks: T.
+      alpha: how strongly tasks that lag behind are pulled; 0 asks for equal norms. The paper: 1.5
+        where tasks differ much, 0.12 in its toy example.
+      optimizer: any optax optimizer for the weights, run separately for each task; by default
+        ``optax.adam(0.025)``.
+      initial_losses: (T,) array or tree of scalars, L_i(0) where theory tells it; the first loss
+        seen of each task if None.
+
+    Returns:
+      A balancer that reads the losses and the Gramian. Scale: T g on T identical gradients g, since
+      the weights sum to T. Degree 1. The weights of a step are those before their update, as in
+      the paper's algorithm.
+
+    Deviations from the paper: the derivative is divided by N, so that learning rate and epsilon of
+    the optimizer mean the same for gradients of any size; weights are kept at or above zero, where
+    a large step would have turned a task into its opposite. Absent tasks keep their weights, and
+    the present ones their sum.
+
+    Raises:
+      ValueError: for alpha < 0, or ``initial_losses`` that are not above zero and one a task; at
+        update, where ``losses`` are missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl, optax
+      >>> balancer = jaxmtl.gradnorm(2, alpha=0.0, optimizer=optax.sgd(0.1))
+      >>> state, grads = balancer.init(jnp.zeros(2)), jnp.array([[1.0, 0.0], [0.0, 3.0]])
+      >>> for _ in range(50):
+      ...     updates, state = balancer.update(grads, state, losses=jnp.ones(2))
+      >>> print(updates.round(1))  # equal norms, weights 3/2 and 1/2
+      [1.5 1.5]
+
+    References:
+      Chen et al., `GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask
+      Networks <https://arxiv.org/abs/1711.02257>`_, 2018
+    """
+    check_num_tasks(num_tasks)
+    check_at_least("alpha", alpha, 0)
+    known = None
+    if initial_losses is not None:
+        known = constant_vector("initial_losses", initial_losses, num_tasks, above=0.0)
+    learner = optax.adam(0.025) if optimizer is None else optimizer
+
+    def init(dtype: jnp.dtype) -> GradNormState:
+        learned = init_learned(jnp.ones(num_tasks, dtype), learner)
+        return GradNormState(learned, init_first_losses(num_tasks, known, dtype))
+
+    def update(given: Given, state: GradNormState) -> tuple[Array, GradNormState]:
+        first = observe(state.first, given.losses, given.active)
+        rates = relative_losses(first, given.losses, given.active)
+        weights, active = state.learned.value, given.active
+        norms = jnp.sqrt(jnp.diagonal(given.gramian))
+        mean = jnp.sum(weights * norms) / jnp.maximum(jnp.sum(active), 1)
+        slope = jnp.sign(weights * norms - mean * rates**alpha) * norms * reciprocal(mean)
+        learned = learn(state.learned, slope, active, learner)
+        positive = jnp.maximum(learned.value, 0)
+        total = jnp.sum(jnp.where(active, weights, 0))
+        rescaled = positive * total * reciprocal(jnp.sum(jnp.where(active, positive, 0)))
+        value = jnp.where(active & (rescaled.sum() > 0), rescaled, weights)
+        return weights, GradNormState(learned._replace(value=value), first)
+
+    return make_balancer(Weighting(init, update, frozenset({"losses", "gramian"}), num_tasks))

@@ -1,0 +1,95 @@
+"""MGDA: the shortest convex combination of the gradients."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._checks import check_at_least, check_choice, optional_num_tasks
+from jaxmtl._gram import reciprocal
+from jaxmtl._typing import Array
+from jaxmtl.solvers.min_norm import min_norm
+
+NORMALIZERS = ("none", "l2", "loss", "loss+")
+
+
+class MGDAState(NamedTuple):
+    """How well the last step's problem was solved.
+
+    Attributes:
+      gap: relative duality gap of the min-norm point, 0 where it is exact.
+      iterations: Frank-Wolfe iterations spent on it.
+    """
+
+    gap: Array
+    iterations: Array
+
+
+def mgda(
+    *,
+    normalizer: str = "none",
+    tolerance: float = 1e-6,
+    max_iterations: int = 1000,
+    num_tasks: int | None = None,
+) -> Balancer:
+    """Descend along the min-norm point of the gradients' convex hull.
+
+    w = argmin ||sum_i w_i g_i||^2 over w >= 0, sum_i w_i = 1. Either the update d is zero and the
+    parameters are Pareto stationary, or <g_i, d> >= ||d||^2 > 0 for every task: all losses fall.
+
+    Args:
+      normalizer: what each gradient is divided by before the problem is posed: "none", "l2"
+        (||g_i||), "loss" (|L_i|) or "loss+" (|L_i| ||g_i||). The weights found are applied to the
+        raw gradients.
+      tolerance: relative duality gap at which the solver stops.
+      max_iterations: Frank-Wolfe iterations at most. What was reached is ``gap`` in the state.
+      num_tasks: T, if the state is to keep the task weights.
+
+    Returns:
+      A balancer that reads the Gramian, and the losses for the normalizers that name them. Scale:
+      g on T identical gradients g. Degree 1. A task whose gradient is zero takes all the weight
+      and the update is zero, since nothing can be gained without harming it as far as first order
+      tells; mask absent tasks with ``active``. With a normalizer the update is a descent direction
+      for the normalised gradients' combination, and promises nothing about conflict otherwise.
+
+    Raises:
+      ValueError: for an unknown ``normalizer``; at update, where ``losses`` are needed and missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.mgda(num_tasks=2)
+      >>> grads = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+      >>> updates, state = balancer.update(grads, balancer.init(jnp.zeros(3)))
+      >>> [f"{weight:.4f}" for weight in state.task_weights]
+      ['0.6000', '0.4000']
+      >>> print((grads @ updates).round(4))  # both losses fall, at the same rate
+      [2. 2.]
+
+    References:
+      Desideri, `Multiple-gradient descent algorithm (MGDA) for multiobjective optimization
+      <https://doi.org/10.1016/j.crma.2012.03.014>`_, 2012
+
+      Sener & Koltun, `Multi-Task Learning as Multi-Objective Optimization
+      <https://arxiv.org/abs/1810.04650>`_, 2018
+    """
+    check_choice("normalizer", normalizer, NORMALIZERS)
+    check_at_least("tolerance", tolerance, 0)
+    check_at_least("max_iterations", max_iterations, 1)
+    uses_losses = normalizer.startswith("loss")
+
+    def update(given: Given, state: MGDAState) -> tuple[Array, MGDAState]:
+        scale = jnp.ones_like(given.gramian[0])
+        if normalizer in ("l2", "loss+"):
+            scale *= reciprocal(jnp.sqrt(jnp.diagonal(given.gramian)))
+        if uses_losses:
+            scale *= reciprocal(given.losses)
+        # Rows first, then columns: the product of two scales may be out of range where each is not.
+        scaled = given.gramian * scale[:, None] * scale[None, :]
+        point = min_norm(scaled, given.active, tolerance=tolerance, max_iterations=max_iterations)
+        return point.weights, MGDAState(point.gap, point.iterations)
+
+    def init(dtype: jnp.dtype) -> MGDAState:
+        return MGDAState(jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
+
+    reads = frozenset({"losses", "gramian"} if uses_losses else {"gramian"})
+    return make_balancer(Weighting(init, update, reads, optional_num_tasks(num_tasks)))

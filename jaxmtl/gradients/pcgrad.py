@@ -1,0 +1,86 @@
+"""PCGrad: project each gradient off those that it conflicts with."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._checks import check_choice, optional_num_tasks, typed_key
+from jaxmtl._gram import reciprocal
+from jaxmtl._typing import Array
+
+
+class PCGradState(NamedTuple):
+    """The random key of the next step."""
+
+    rng_key: Array
+
+
+def pcgrad(key: Array | int, *, reduction: str = "sum", num_tasks: int | None = None) -> Balancer:
+    """Project each task's gradient off every other that it conflicts with, in random order.
+
+    For each i, over the other tasks j in random order, starting from g' = g_i:
+      g' <- g' - (g'.g_j / ||g_j||^2) g_j   where g'.g_j < 0, with the original g_j.
+    The update is the sum, or the mean, of the g'. All of it happens on coefficients: with
+    g' = sum_j c_j g_j and the Gramian G, g'.g_j is (G c)_j, and a projection is
+    c_j <- c_j - (G c)_j / G_jj.
+
+    Args:
+      key: a JAX random key (or an int seed); it is kept in the state and split at every step.
+      reduction: "sum" or "mean" of the projected gradients.
+      num_tasks: T, if the state is to keep the task weights.
+
+    Returns:
+      A balancer that reads the Gramian. Scale: T g on T identical gradients g for "sum", g for
+      "mean". Degree 1. For two tasks the order does not matter, and the update conflicts with
+      neither; for more it may still conflict. The paper projects the shared parameters as one
+      vector and leaves the others alone: ``on_shared(pcgrad(key), shared)``. A gradient of zero
+      conflicts with nothing.
+
+    Raises:
+      ValueError: for an unknown ``reduction`` or a ``key`` that is none.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.pcgrad(jax.random.key(0))
+      >>> grads = jnp.array([[1.0, 0.0], [-1.0, 1.0]])
+      >>> updates, _ = balancer.update(grads, balancer.init(jnp.zeros(2)))
+      >>> print(updates)  # (1/2, 1/2) + (0, 1)
+      [0.5 1.5]
+
+    References:
+      Yu et al., `Gradient Surgery for Multi-Task Learning <https://arxiv.org/abs/2001.06782>`_,
+      2020
+    """
+    check_choice("reduction", reduction, ("sum", "mean"))
+    key = typed_key(key)
+
+    def update(given: Given, state: PCGradState) -> tuple[Array, PCGradState]:
+        next_key, step_key = jax.random.split(state.rng_key)
+        num = given.active.shape[0]
+        gram, per_square = given.gramian, reciprocal(jnp.diagonal(given.gramian))
+        orders = jax.vmap(lambda k: jax.random.permutation(k, num))(jax.random.split(step_key, num))
+
+        def project(i: Array, order: Array) -> Array:
+            def off(position: Array, c: Array) -> Array:
+                j = order[position]
+                overlap = jnp.where(j == i, 0, jnp.minimum(gram[j] @ c, 0))
+                return c.at[j].add(-overlap * per_square[j])
+
+            return jax.lax.fori_loop(0, num, off, jax.nn.one_hot(i, num, dtype=gram.dtype))
+
+        projected = jax.vmap(project)(jnp.arange(num), orders)
+        weights = given.active.astype(gram.dtype) @ projected
+        if reduction == "mean":
+            weights = weights / jnp.maximum(jnp.sum(given.active), 1)
+        return weights, PCGradState(next_key)
+
+    return make_balancer(
+        Weighting(
+            lambda dtype: PCGradState(key),
+            update,
+            frozenset({"gramian"}),
+            optional_num_tasks(num_tasks),
+        )
+    )

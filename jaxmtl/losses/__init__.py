@@ -1,0 +1,1 @@
+"""Methods that read the losses, or nothing: one file each."""

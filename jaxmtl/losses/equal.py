@@ -1,0 +1,36 @@
+"""Equal weights, the baseline."""
+
+import jax.numpy as jnp
+
+from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._checks import optional_num_tasks
+from jaxmtl._typing import Array, PyTree
+
+
+def equal(*, num_tasks: int | None = None) -> Balancer:
+    """Weigh all tasks equally, w_i = 1/T.
+
+    Args:
+      num_tasks: T, if the state is to keep the task weights.
+
+    Returns:
+      A balancer that reads nothing. Scale: g on T identical gradients g. Degree 1. With
+      ``active``, the mean is over the tasks present.
+
+    Raises:
+      ValueError: where ``num_tasks`` is not a positive int.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.equal()
+      >>> updates, _ = balancer.update(jnp.eye(2), balancer.init(jnp.zeros(2)))
+      >>> print(updates)
+      [0.5 0.5]
+    """
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        return given.active / jnp.maximum(jnp.sum(given.active), 1), state
+
+    return make_balancer(
+        Weighting(lambda dtype: (), update, frozenset(), optional_num_tasks(num_tasks))
+    )

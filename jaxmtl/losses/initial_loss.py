@@ -1,0 +1,65 @@
+"""Weights from the losses at the start of training."""
+
+from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._checks import check_at_least, check_num_tasks, constant_vector
+from jaxmtl._first_losses import FirstLosses, init_first_losses, observe
+from jaxmtl._gram import reciprocal
+from jaxmtl._typing import Array, TaskVector
+
+
+def initial_loss(
+    num_tasks: int, values: TaskVector | None = None, *, num_batches: int = 1
+) -> Balancer:
+    """Weigh each task by the reciprocal of its loss at the start, w_i = 1 / L_i(0).
+
+    Every weighted loss starts at one, whatever its unit.
+
+    Args:
+      num_tasks: T.
+      values: (T,) array or tree of scalars, the losses at the start where theory tells them:
+        ``jaxmtl.theory.zero_output_cross_entropy`` and ``zero_output_squared_error``. Measured
+        over the first batches if None.
+      num_batches: how many batches to average the measurement over. During them each weight is
+        the reciprocal of the mean so far; a task's count starts with the first batch that has it.
+
+    Returns:
+      A balancer that reads the losses (and ignores them where ``values`` are given). Scale:
+      (sum_i 1/L_i(0)) g on T identical gradients g. Degree 1 in the gradients once measured. An
+      initial loss below zero counts by its size; at exactly zero the weight is zero, since no
+      scale was seen.
+
+    Raises:
+      ValueError: where ``values`` are not finite, above zero and one a task, or ``num_batches`` is
+        below 1.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.initial_loss(2)
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> updates, state = balancer.update(jnp.eye(2), state, losses=jnp.array([2.0, 4.0]))
+      >>> updates, state = balancer.update(jnp.eye(2), state, losses=jnp.array([1.0, 1.0]))
+      >>> print(updates)
+      [0.5  0.25]
+
+    References:
+      Su, `Multi-task learning (1): in the name of losses <https://spaces.ac.cn/archives/8870>`_,
+      2022 (in Chinese)
+    """
+    check_num_tasks(num_tasks)
+    check_at_least("num_batches", num_batches, 1)
+    known = None
+    if values is not None:
+        known = constant_vector("values", values, num_tasks, above=0.0)
+
+    def update(given: Given, state: FirstLosses) -> tuple[Array, FirstLosses]:
+        state = observe(state, given.losses, given.active, num_batches)
+        return reciprocal(state.mean), state
+
+    return make_balancer(
+        Weighting(
+            lambda dtype: init_first_losses(num_tasks, known, dtype),
+            update,
+            frozenset({"losses"}),
+            num_tasks,
+        )
+    )

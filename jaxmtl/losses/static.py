@@ -1,0 +1,34 @@
+"""Constant weights from the user's domain knowledge."""
+
+from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._checks import constant_vector
+from jaxmtl._typing import Array, PyTree, TaskVector
+
+
+def static(weights: TaskVector) -> Balancer:
+    """Weigh the tasks by constants, d = sum_i w_i g_i.
+
+    Args:
+      weights: (T,) array or tree of scalars in ``jax.tree.leaves`` order of the losses, used as
+        they are: neither normalised nor required to be positive.
+
+    Returns:
+      A balancer that reads nothing. Scale: (sum_i w_i) g on T identical gradients g. Degree 1.
+
+    Raises:
+      ValueError: where a weight is not finite, or their number is not that of the tasks.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.static({"depth": 0.5, "labels": 2.0})
+      >>> updates, state = balancer.update(jnp.eye(2), balancer.init(jnp.zeros(2)))
+      >>> print(updates, state.task_weights)
+      [0.5 2. ] [0.5 2. ]
+    """
+    constant = constant_vector("weights", weights)
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        del given
+        return constant, state
+
+    return make_balancer(Weighting(lambda dtype: (), update, frozenset(), constant.shape[0]))

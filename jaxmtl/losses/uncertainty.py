@@ -1,0 +1,152 @@
+"""Weights from learned homoscedastic uncertainty."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._checks import check_choice, check_num_tasks, task_vector
+from jaxmtl._learned import Learned, init_learned, learn
+from jaxmtl._typing import Array, TaskVector
+
+# A loss of exactly zero drives s = log sigma^2 to minus infinity. Not a tuning knob: the range in
+# which exp(-s), times a gradient, is still a float32 number.
+_LOG_VARIANCE_RANGE = 40.0
+
+Kind = str | Sequence[str] | dict[str, str]
+
+
+def uncertainty_loss(
+    losses: TaskVector,
+    log_variances: TaskVector,
+    *,
+    kinds: Kind = "regression",
+    nonnegative: bool = False,
+) -> Array:
+    """Weigh losses by learned uncertainty, as one loss to differentiate.
+
+    With s_i = log sigma_i^2 and a_i = 1/2 for a regression (Gaussian likelihood), 1 for a
+    classification (softmax with temperature sigma^2):
+      sum_i a_i exp(-s_i) L_i + s_i / 2                 (Kendall et al.)
+      sum_i a_i exp(-s_i) L_i + log(1 + exp(s_i))       (Liebel & Koerner, ``nonnegative``)
+
+    For users who keep the log variances among their own parameters; ``uncertainty`` does the same
+    inside a balancer. Exclude them from weight decay, which would pull every sigma to one.
+
+    Args:
+      losses: (T,) array or tree of scalars.
+      log_variances: (T,) array or tree of scalars, s_i = log sigma_i^2; start at zero.
+      kinds: "regression" or "classification", one for all or one a task (a sequence, or a dict
+        with the names of the losses).
+      nonnegative: whether to penalise with log(1 + sigma^2), which keeps the total above zero
+        where the losses are, instead of log(sigma).
+
+    Returns:
+      The scalar total.
+
+    Raises:
+      ValueError: for an unknown kind, or lengths that disagree.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, jaxmtl
+      >>> grad = jax.grad(jaxmtl.uncertainty_loss, argnums=1)
+      >>> losses = jnp.array([1.0, 4.0])
+      >>> print(grad(losses, jnp.log(losses)))  # at rest where s = log L
+      [0. 0.]
+
+    References:
+      Kendall, Gal & Cipolla, `Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
+      Geometry and Semantics <https://arxiv.org/abs/1705.07115>`_, 2018
+
+      Liebel & Koerner, `Auxiliary Tasks in Multi-task Learning
+      <https://arxiv.org/abs/1805.06334>`_, 2018
+    """
+    values = task_vector("losses", losses)
+    s = task_vector("log_variances", log_variances, values.shape[0])
+    scale = _scale_of_kinds(kinds, values.shape[0])
+    # The value is clipped and the derivative is not: a plain clip has none outside the range, and
+    # a log variance that got there would never come back.
+    s = s + jax.lax.stop_gradient(jnp.clip(s, -_LOG_VARIANCE_RANGE, _LOG_VARIANCE_RANGE) - s)
+    penalty = jax.nn.softplus(s) if nonnegative else s / 2
+    return jnp.sum(scale.astype(s.dtype) * jnp.exp(-s) * values + penalty)
+
+
+def uncertainty(
+    num_tasks: int,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    kinds: Kind = "regression",
+    nonnegative: bool = False,
+) -> Balancer:
+    """Weigh each task by its learned uncertainty, w_i = a_i / sigma_i^2.
+
+    The balancer carries s_i = log sigma_i^2, starting at zero, and learns them by the gradient of
+    ``uncertainty_loss``, simultaneously with the parameters: the weights of a step are those
+    before its update of s. At rest w_i = 1 / (2 L_i) (both kinds), or 2 sigma^4 = L (1 + sigma^2)
+    for a ``nonnegative`` regression.
+
+    Args:
+      num_tasks: T.
+      optimizer: any optax optimizer for the log variances, run separately for each task; by
+        default ``optax.adam(1e-2)``. No weight decay, which would pull every sigma to one.
+      kinds: "regression" (a = 1/2) or "classification" (a = 1), one for all or one a task.
+      nonnegative: whether to penalise with log(1 + sigma^2) instead of log(sigma).
+
+    Returns:
+      A balancer that reads the losses. Scale: (sum_i a_i) g on T identical gradients g at the
+      start. Degree 1 in the gradients. Its state keeps ``method.value``, the log variances, within
+      +-40 so that a loss of exactly zero leaves them finite.
+
+    Raises:
+      ValueError: for an unknown kind or ``num_tasks`` that does not fit; at update, where
+        ``losses`` are missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl, optax
+      >>> balancer = jaxmtl.uncertainty(2, kinds=["regression", "classification"])
+      >>> optimizer = optax.chain(balancer, optax.adam(1e-3))
+      >>> state = optimizer.init(jnp.zeros(2))
+      >>> _, state = optimizer.update(jnp.eye(2), state, losses=jnp.array([9.0, 1.0]))
+      >>> print(optax.tree.get(state, "task_weights"))
+      [0.5 1. ]
+
+    References:
+      Kendall, Gal & Cipolla, `Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
+      Geometry and Semantics <https://arxiv.org/abs/1705.07115>`_, 2018
+
+      Liebel & Koerner, `Auxiliary Tasks in Multi-task Learning
+      <https://arxiv.org/abs/1805.06334>`_, 2018
+    """
+    check_num_tasks(num_tasks)
+    _scale_of_kinds(kinds, num_tasks)
+    learner = optax.adam(1e-2) if optimizer is None else optimizer
+
+    def objective(losses: Array, s: Array) -> Array:
+        return uncertainty_loss(losses, s, kinds=kinds, nonnegative=nonnegative)
+
+    def update(given: Given, state: Learned) -> tuple[Array, Learned]:
+        # The weight of a loss is the derivative of the objective in it.
+        weights, slope = jax.grad(objective, argnums=(0, 1))(given.losses, state.value)
+        state = learn(state, slope, given.active, learner)
+        s = jnp.clip(state.value, -_LOG_VARIANCE_RANGE, _LOG_VARIANCE_RANGE)
+        return weights, state._replace(value=s)
+
+    return make_balancer(
+        Weighting(
+            lambda dtype: init_learned(jnp.zeros(num_tasks, dtype), learner),
+            update,
+            frozenset({"losses"}),
+            num_tasks,
+        )
+    )
+
+
+def _scale_of_kinds(kinds: Kind, num_tasks: int) -> Array:
+    """The factor a_i of each task's likelihood."""
+    names = [kinds] * num_tasks if isinstance(kinds, str) else jax.tree.leaves(kinds)
+    for name in names:
+        check_choice("kinds", name, ("regression", "classification"))
+    factors = [0.5 if name == "regression" else 1.0 for name in names]
+    return task_vector("kinds", factors, num_tasks)

@@ -1,0 +1,96 @@
+"""Every method of the package and what it claims, in one table.
+
+The command line lists it, the README prints it, and the tests hold each method to its line.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxmtl._base import Balancer
+from jaxmtl._typing import Array
+from jaxmtl.gradients.gradnorm import gradnorm
+from jaxmtl.gradients.mgda import mgda
+from jaxmtl.gradients.normalize import normalize
+from jaxmtl.gradients.pcgrad import pcgrad
+from jaxmtl.losses.equal import equal
+from jaxmtl.losses.initial_loss import initial_loss
+from jaxmtl.losses.prior_loss import prior_loss
+from jaxmtl.losses.real_time_loss import real_time_loss
+from jaxmtl.losses.static import static
+from jaxmtl.losses.uncertainty import uncertainty
+
+
+class Method(NamedTuple):
+    """A method's line in the table.
+
+    Attributes:
+      summary: its weights, in a few words.
+      reference: where it comes from.
+      make: ``(num_tasks, key) -> Balancer`` with the defaults, or with stand-ins (ones) where the
+        user's own numbers are required.
+      degree: k in A(c J) = c^k A(J) at the first step.
+      identical: the length of the update on T identical unit gradients and unit losses, at the
+        first step, as a function of T.
+      descends_all: whether the update conflicts with no task.
+      any_order: whether permuting the tasks permutes the weights.
+    """
+
+    summary: str
+    reference: str
+    make: Callable[[int, Array], Balancer]
+    degree: float
+    identical: Callable[[int], float]
+    descends_all: bool = False
+    any_order: bool = True
+
+
+METHODS: dict[str, Method] = {
+    "equal": Method("1/T each", "baseline", lambda t, key: equal(num_tasks=t), 1, lambda t: 1.0),
+    "static": Method(
+        "the user's constants", "baseline", lambda t, key: static([1.0] * t), 1, float
+    ),
+    "initial_loss": Method("1 / first loss", "Su 2022", lambda t, key: initial_loss(t), 1, float),
+    "prior_loss": Method(
+        "1 / loss of the best constant output",
+        "Su 2022",
+        lambda t, key: prior_loss([1.0] * t),
+        1,
+        float,
+    ),
+    "real_time_loss": Method(
+        "1 / present loss", "Su 2022", lambda t, key: real_time_loss(num_tasks=t), 1, float
+    ),
+    "uncertainty": Method(
+        "1 / learned variance", "Kendall 2018", lambda t, key: uncertainty(t), 1, lambda t: t / 2
+    ),
+    "gradnorm": Method(
+        "learned: equal norms, slow tasks more",
+        "Chen 2018",
+        lambda t, key: gradnorm(t),
+        1,
+        float,
+    ),
+    "normalize": Method(
+        "1 / gradient norm",
+        "direct form of Chen 2018",
+        lambda t, key: normalize(num_tasks=t),
+        0,
+        float,
+    ),
+    "pcgrad": Method(
+        "projections off conflicting gradients",
+        "Yu 2020",
+        lambda t, key: pcgrad(key, num_tasks=t),
+        1,
+        float,
+        any_order=False,
+    ),
+    "mgda": Method(
+        "shortest convex combination",
+        "Sener & Koltun 2018",
+        lambda t, key: mgda(num_tasks=t),
+        1,
+        lambda t: 1.0,
+        descends_all=True,
+    ),
+}

@@ -1,0 +1,1 @@
+"""Problems to try methods on: data, model, losses and metrics of each."""

@@ -1,0 +1,62 @@
+"""Independent float64 references, written from the papers in NumPy and SciPy."""
+
+import numpy as np
+import scipy.optimize
+
+# Two and three gradients whose exact answers are known.
+J2 = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+J3 = np.array([[1.0, 2.0, -1.0, 0.5], [-2.0, 1.0, 0.3, 1.0], [0.5, -1.5, 2.0, -1.0]])
+
+
+def gradients(seed, num_tasks, size=40, spread=0.0, kind="gaussian"):
+    """Stacked float32 gradients, of norms from 10^-spread to 1, in float64."""
+    rng = np.random.default_rng(seed)
+    j = rng.normal(size=(num_tasks, size))
+    if kind == "conflicting":
+        j -= 0.5 * j.mean(axis=0)
+    if kind == "aligned":
+        j += 2 * rng.normal(size=size)
+    if kind == "deficient":
+        rank = max(1, num_tasks // 2)
+        j = rng.normal(size=(num_tasks, rank)) @ rng.normal(size=(rank, size))
+        j += 2 * np.sqrt(rank) * rng.normal(size=size)
+    j /= np.linalg.norm(j, axis=1, keepdims=True)
+    j *= 10.0 ** rng.uniform(-spread, 0, size=(num_tasks, 1))
+    return j.astype(np.float32).astype(np.float64)
+
+
+def min_norm_weights(j):
+    """Convex weights of the min-norm point: a non-negative least-squares problem in disguise.
+
+    min ||J'x||^2 + (1'x - 1)^2 over x >= 0 has its solution on the ray through the min-norm point.
+    """
+    j = j / np.abs(j).max()
+    scale = np.linalg.norm(j, axis=1).min()
+    a = np.vstack([j.T / max(scale, 1e-300), np.ones(len(j))])
+    x, _ = scipy.optimize.nnls(a, np.append(np.zeros(j.shape[1]), 1.0), maxiter=10_000)
+    return x / x.sum()
+
+
+def duality_gap(j, weights):
+    """Relative duality gap of convex weights, on the gradients themselves."""
+    slopes = j @ (weights @ j)
+    value = weights @ slopes
+    return (value - slopes.min()) / value
+
+
+def pcgrad(j, orders):
+    """Sum of the projected gradients, each projected in its own order."""
+    total = np.zeros(j.shape[1])
+    for i, order in enumerate(orders):
+        g = j[i].copy()
+        for other in order:
+            if other != i and g @ j[other] < 0:
+                g -= (g @ j[other]) / (j[other] @ j[other]) * j[other]
+        total += g
+    return total
+
+
+def relative_error(update, expected):
+    """Distance in units of the expected length."""
+    update, expected = np.asarray(update, np.float64), np.asarray(expected, np.float64)
+    return np.linalg.norm(update - expected) / np.linalg.norm(expected)

@@ -1,0 +1,56 @@
+"""The examples of the docstrings run, and every public name is documented in full."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import jaxmtl
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(jaxmtl.__path__, "jaxmtl.")
+    if module.name != "jaxmtl.__main__"
+)
+FUNCTIONS = {
+    f"{owner.__name__}.{name}": getattr(owner, name)
+    for owner in (jaxmtl, jaxmtl.solvers, jaxmtl.theory)
+    for name in getattr(owner, "__all__", dir(owner))
+    if inspect.isfunction(getattr(owner, name)) and not name.startswith("_")
+}
+METHODS = [
+    name
+    for name, function in FUNCTIONS.items()
+    if inspect.signature(function).return_annotation is jaxmtl.Balancer
+    and name not in ("jaxmtl.make_balancer", "jaxmtl.on_shared", "jaxmtl.prioritise")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    results = doctest.testmod(importlib.import_module(name))
+    assert results.failed == 0
+
+
+def test_the_examples_are_found():
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = [t for m in MODULES for t in finder.find(importlib.import_module(m)) if t.examples]
+    assert len(found) >= len(METHODS)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_functions_are_documented(name):
+    doc = inspect.getdoc(FUNCTIONS[name])
+    for heading in ("Returns:", "Raises:", "Examples:"):
+        assert heading in doc or name.endswith(("make_balancer", "use_safe_cpu_compiler")), heading
+    for parameter in inspect.signature(FUNCTIONS[name]).parameters:
+        assert f"{parameter}:" in doc, parameter
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_state_scale_and_degree(name):
+    doc = inspect.getdoc(FUNCTIONS[name])
+    assert "Scale:" in doc
+    assert "Degree" in doc

@@ -1,0 +1,413 @@
+"""One battery over every method: a new one gets all laws by standing in the table."""
+
+import functools
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxmtl
+from jaxmtl.methods import METHODS
+from tests import references
+
+NAMES = list(METHODS)
+every_method = pytest.mark.parametrize("name", NAMES)
+PARAMS = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(4)}
+LOSSES = (1.5, 0.5, 2.5, 1.0, 3.0, 0.7, 1.2, 0.9)
+
+
+def make(name, num_tasks=3):
+    return METHODS[name].make(num_tasks, jax.random.key(7))
+
+
+def as_tree(j, dtype=jnp.float32):
+    """Split (T, 10) gradients into the leaves of PARAMS."""
+    j = jnp.asarray(j, dtype)
+    return {"a": j[:, :6].reshape(-1, 2, 3), "b": j[:, 6:]}
+
+
+def as_vector(tree):
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
+
+
+@functools.cache
+def jitted(name, num_tasks=3):
+    balancer = make(name, num_tasks)
+
+    @jax.jit
+    def update(grads, state, losses, active):
+        return balancer.update(grads, state, losses=losses, active=active, unexpected=1)
+
+    return balancer, update
+
+
+def first_update(name, j, losses=None, active=None):
+    j = np.asarray(j)
+    balancer, update = jitted(name, len(j))
+    losses = np.asarray(LOSSES[: len(j)] if losses is None else losses, np.float32)
+    active = np.ones(len(j), bool) if active is None else np.asarray(active)
+    return update(as_tree(j), balancer.init(PARAMS), losses, active)
+
+
+def assert_same_state(left, right):
+    chex.assert_trees_all_equal(*(jax.tree.map(_plain, state) for state in (left, right)))
+
+
+def _plain(leaf):
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
+
+
+STACKS = {
+    "zero": np.zeros((3, 10)),
+    "one zero": references.gradients(0, 3, 10) * np.array([[1.0], [0.0], [2.0]]),
+    "identical": np.ones((3, 10)),
+    "opposite": np.array([[1.0], [-1.0], [1.0]]) * np.ones(10),
+    "one task": references.gradients(1, 1, 10),
+    "deficient": references.gradients(2, 8, 10, kind="deficient"),
+    "tiny": 1e-12 * references.gradients(3, 3, 10, spread=3),
+    "huge": 1e12 * references.gradients(3, 3, 10, spread=3),
+}
+
+
+@every_method
+@pytest.mark.parametrize("stack", STACKS)
+def test_degenerate_stacks_give_finite_updates(name, stack):
+    updates, state = first_update(name, STACKS[stack])
+    chex.assert_tree_all_finite((updates, state.task_weights))
+    if stack == "zero":
+        assert np.all(as_vector(updates) == 0)
+
+
+@every_method
+def test_zero_and_negative_losses_never_ascend_a_task(name):
+    j = np.eye(3, 10)
+    updates, _ = first_update(name, j, losses=[0.0, -2.0, 1.0])
+    chex.assert_tree_all_finite(updates)
+    assert np.all(j @ as_vector(updates) >= 0)
+
+
+@every_method
+def test_weights_combine_the_gradients(name):
+    j = references.gradients(4, 3, 10, kind="conflicting")
+    updates, state = first_update(name, j)
+    expected = np.asarray(state.task_weights, np.float64) @ j
+    assert references.relative_error(as_vector(updates), expected) < 1e-6
+
+
+@every_method
+@pytest.mark.parametrize("exponent", [-12, -6, -2, 3, 12])
+def test_degree(name, exponent):
+    j = references.gradients(5, 3, 10, spread=1)
+    base, _ = first_update(name, j)
+    scaled, _ = first_update(name, j * 10.0**exponent)
+    factor = 10.0 ** (exponent * METHODS[name].degree)
+    assert references.relative_error(as_vector(scaled), factor * as_vector(base)) < 1e-5
+
+
+@every_method
+@pytest.mark.parametrize("num_tasks", [1, 2, 5])
+def test_length_on_identical_gradients(name, num_tasks):
+    g = references.gradients(6, 1, 10)
+    updates, _ = first_update(name, np.repeat(g, num_tasks, axis=0), losses=[1.0] * num_tasks)
+    expected = METHODS[name].identical(num_tasks) * g[0]
+    assert references.relative_error(as_vector(updates), expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if METHODS[n].descends_all])
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+def test_non_conflicting_methods_descend_every_task(name, spread):
+    for seed in range(20):
+        j = references.gradients(seed, 5, 10, spread, kind="conflicting")
+        d = as_vector(first_update(name, j)[0])
+        cosines = j @ d / np.linalg.norm(j, axis=1) / np.linalg.norm(d)
+        assert cosines.min() >= -1e-5
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if METHODS[n].any_order])
+def test_permuting_the_tasks_changes_nothing(name):
+    j, order = references.gradients(7, 5, 10, spread=1), np.array([3, 0, 4, 1, 2])
+    losses = np.array(LOSSES[:5])
+    straight, _ = first_update(name, j, losses)
+    permuted, _ = first_update(name, j[order], losses[order])
+    assert references.relative_error(as_vector(permuted), as_vector(straight)) < 1e-5
+
+
+@every_method
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_updates_keep_their_type_and_the_solve_does_not_lose_it(name, dtype):
+    balancer = make(name)
+    j = references.gradients(8, 3, 10, kind="conflicting")
+    grads = as_tree(j, dtype)
+    exact = np.asarray(jnp.concatenate([grads["a"].reshape(3, -1), grads["b"]], 1), np.float64)
+    state = balancer.init(jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS))
+    losses = jnp.asarray(LOSSES[:3], dtype)
+    updates, new_state = jax.jit(balancer.update)(grads, state, losses=losses)
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
+    assert new_state.task_weights.dtype == jnp.float32
+    # The weights are those of the gradients as rounded, to float32 accuracy.
+    reference, _ = first_update(name, exact, losses=np.asarray(losses, np.float32))
+    eps = float(jnp.finfo(dtype).eps)
+    assert references.relative_error(as_vector(updates), as_vector(reference)) < max(2 * eps, 1e-6)
+
+
+@every_method
+def test_float64_gradients_are_solved_in_float64(name):
+    j = references.gradients(9, 3, 10, kind="conflicting")
+    single, _ = first_update(name, j)
+    with jax.enable_x64(True):
+        balancer = METHODS[name].make(3, jax.random.key(7))
+        params = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(4)}
+        state = balancer.init(params)
+        assert state.task_weights.dtype == jnp.float64
+        updates, new_state = balancer.update(
+            as_tree(j, jnp.float64), state, losses=np.array(LOSSES[:3])
+        )
+        assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype("float64")}
+        chex.assert_trees_all_equal_dtypes(state, new_state)
+        double = as_vector(updates)
+        weights = np.asarray(new_state.task_weights)
+    assert references.relative_error(double, weights @ j) < 1e-14
+    assert references.relative_error(as_vector(single), double) < 1e-5
+
+
+@every_method
+def test_scan_equals_a_loop_and_the_second_call_does_not_compile(name):
+    optimizer = optax.chain(make(name), optax.adam(1e-2))
+    stacks = np.stack([references.gradients(s, 3, 10, kind="conflicting") for s in range(5)])
+    losses = np.abs(references.gradients(10, 5, 3)).astype(np.float32) + 0.5
+    traced = []
+
+    @jax.jit
+    def step(carry, inputs):
+        traced.append(1)
+        params, state = carry
+        grads, value = inputs
+        updates, state = optimizer.update(grads, state, params, losses=value)
+        return (optax.apply_updates(params, updates), state), optax.tree.get(state, "task_weights")
+
+    start = (PARAMS, optimizer.init(PARAMS))
+    tree = jax.vmap(as_tree)(stacks)
+    carry = start
+    for t in range(5):
+        carry, _ = step(carry, (jax.tree.map(lambda leaf, t=t: leaf[t], tree), losses[t]))
+    assert len(traced) == 1
+    scanned, weights = jax.jit(lambda c: jax.lax.scan(step, c, (tree, losses)))(start)
+    assert weights.shape == (5, 3)
+    chex.assert_trees_all_close(scanned[0], carry[0], rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_equal_shapes_and_dtypes(scanned, start)
+
+
+@every_method
+def test_without_num_tasks_the_state_is_just_as_stable(name):
+    makers = {
+        "equal": jaxmtl.equal,
+        "real_time_loss": jaxmtl.real_time_loss,
+        "normalize": jaxmtl.normalize,
+        "pcgrad": lambda: jaxmtl.pcgrad(0),
+        "mgda": jaxmtl.mgda,
+    }
+    if name not in makers:
+        assert jaxmtl.Balancer is type(make(name))
+        assert make(name).weighting.num_tasks == 3
+        return
+    balancer = makers[name]()
+    state = balancer.init(PARAMS)
+    grads = as_tree(references.gradients(11, 3, 10))
+    _, new_state = balancer.update(grads, state, losses=np.array(LOSSES[:3], np.float32))
+    assert new_state.task_weights is None
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, new_state)
+
+
+@every_method
+def test_vmap_over_seeds(name):
+    _, update = jitted(name)
+    stacks = np.stack([references.gradients(s, 3, 10, kind="conflicting") for s in range(4)])
+    losses, active = np.array(LOSSES[:3], np.float32), np.ones(3, bool)
+    keys = jax.random.split(jax.random.key(0), 4)
+
+    def one(key, grads):
+        fresh = METHODS[name].make(3, key)
+        return fresh.update(grads, fresh.init(PARAMS), losses=losses)[0]
+
+    together = jax.jit(jax.vmap(one))(keys, jax.vmap(as_tree)(stacks))
+    for seed in range(4):
+        state = METHODS[name].make(3, keys[seed]).init(PARAMS)
+        alone, _ = update(as_tree(stacks[seed]), state, losses, active)
+        mine = jax.tree.map(lambda leaf, s=seed: leaf[s], together)
+        assert references.relative_error(as_vector(mine), as_vector(alone)) < 1e-5
+
+
+@every_method
+def test_state_is_stable_through_cond(name):
+    balancer = make(name)
+    state = balancer.init(PARAMS)
+    grads, losses = as_tree(references.gradients(12, 3, 10)), np.array(LOSSES[:3], np.float32)
+
+    @jax.jit
+    def maybe(go, state):
+        def taken(s):
+            return balancer.update(grads, s, losses=losses)[1]
+
+        return jax.lax.cond(go, taken, lambda s: s, state)
+
+    assert_same_state(maybe(False, state), state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(maybe(True, state), state)
+
+
+@every_method
+@pytest.mark.parametrize("broken", ["gradient nan", "gradient inf", "loss nan", "loss inf"])
+def test_a_non_finite_step_is_visible_and_leaves_the_state(name, broken):
+    j, losses = references.gradients(13, 3, 10), np.array(LOSSES[:3], np.float32)
+    balancer, update = jitted(name)
+    _, state = update(as_tree(j), balancer.init(PARAMS), losses, np.ones(3, bool))
+    value = np.nan if broken.endswith("nan") else np.inf
+    if broken.startswith("gradient"):
+        j[1, 4] = value
+    else:
+        losses = np.array([1.0, value, 2.0], np.float32)
+    updates, new_state = update(as_tree(j), state, losses, np.ones(3, bool))
+    assert not np.all(np.isfinite(as_vector(updates)))
+    assert_same_state(new_state, state)
+
+
+@every_method
+def test_apply_if_finite_skips_the_broken_step_whole(name):
+    optimizer = optax.chain(make(name), optax.apply_if_finite(optax.adam(0.1), 5))
+    j, losses = references.gradients(14, 3, 10), np.array(LOSSES[:3], np.float32)
+    state = optimizer.init(PARAMS)
+    _, state = optimizer.update(as_tree(j), state, PARAMS, losses=losses)
+    j[0, 0] = np.nan
+    updates, new_state = optimizer.update(as_tree(j), state, PARAMS, losses=losses)
+    assert np.all(as_vector(updates) == 0)
+    assert_same_state(new_state[0], state[0])
+
+
+@every_method
+def test_absent_tasks_are_as_if_they_were_not_there(name):
+    if name == "pcgrad":
+        pytest.skip("the random orders of three and of two tasks differ")
+    j, losses = references.gradients(15, 3, 10, kind="conflicting"), np.array(LOSSES[:3])
+    present = np.array([True, False, True])
+    reduced, _ = first_update(name, j[present], losses[present])
+    j[1], losses[1] = np.nan, np.nan
+    masked, state = first_update(name, j, losses, present)
+    assert references.relative_error(as_vector(masked), as_vector(reduced)) < 1e-5
+    assert state.task_weights[1] == 0
+
+
+def test_pcgrad_with_one_of_three_absent_is_pcgrad_of_two():
+    j = references.gradients(15, 3, 10, kind="conflicting")
+    j[2] -= 2 * j[0]
+    reduced, _ = first_update("pcgrad", j[[0, 2]])
+    j[1] = np.nan
+    masked, _ = first_update("pcgrad", j, active=[True, False, True])
+    assert references.relative_error(as_vector(masked), as_vector(reduced)) < 1e-6
+
+
+@every_method
+def test_an_absent_task_moves_nothing_of_its_own(name):
+    balancer, update = jitted(name)
+    j, losses = references.gradients(16, 3, 10), np.array(LOSSES[:3], np.float32)
+    _, state = update(as_tree(j), balancer.init(PARAMS), losses, np.ones(3, bool))
+    _, absent = update(as_tree(j), state, 7 * losses, np.array([True, False, True]))
+    for new, old in zip(jax.tree.leaves(absent.method), jax.tree.leaves(state.method), strict=True):
+        if old.shape == (3,):
+            np.testing.assert_array_equal(new[1], old[1])
+
+
+@every_method
+def test_no_task_present_gives_zero_and_keeps_the_averages(name):
+    balancer, update = jitted(name)
+    j, losses = references.gradients(17, 3, 10), np.array(LOSSES[:3], np.float32)
+    _, state = update(as_tree(j), balancer.init(PARAMS), losses, np.ones(3, bool))
+    updates, none = update(as_tree(j * np.nan), state, losses * np.nan, np.zeros(3, bool))
+    assert np.all(as_vector(updates) == 0)
+    for new, old in zip(jax.tree.leaves(none.method), jax.tree.leaves(state.method), strict=True):
+        if old.shape == (3,):
+            np.testing.assert_array_equal(new, old)
+
+
+@every_method
+def test_inject_hyperparams(name):
+    grads, losses = as_tree(references.gradients(18, 3, 10)), np.array(LOSSES[:3], np.float32)
+    arguments = {
+        "static": {"weights": [1.0, 2.0, 3.0]},
+        "prior_loss": {"values": [1.0, 2.0, 3.0]},
+        "pcgrad": {"key": 3},
+    }.get(name, {"num_tasks": 3})
+    factory = getattr(jaxmtl, name)
+    static = tuple(a for a in ("num_tasks", "max_iterations", "key") if a in _parameters(factory))
+    injected = optax.inject_hyperparams(factory, static_args=static)(**arguments)
+    state = jax.jit(injected.init)(PARAMS)
+    updates, state = jax.jit(injected.update)(grads, state, PARAMS, losses=losses)
+    plain = factory(**arguments)
+    expected, _ = plain.update(grads, plain.init(PARAMS), losses=losses)
+    assert references.relative_error(as_vector(updates), as_vector(expected)) < 1e-6
+
+
+def _parameters(factory):
+    return inspect.signature(factory).parameters
+
+
+@every_method
+def test_the_cheap_route_is_the_same(name):
+    balancer = make(name)
+    x = jnp.asarray(references.gradients(19, 4, 10)[:, :5], jnp.float32)
+
+    def losses_fn(params, shift):
+        h = jnp.tanh(params["w"] @ x.T) + params["b"][:, None]
+        return {
+            "one": jnp.mean((h - shift) ** 2),
+            "two": 3.0 + jnp.sum(jnp.sin(h[0])),
+            "three": 0.1 + jnp.mean(jnp.exp(-h)),
+        }
+
+    params = {"w": jnp.ones((2, 5)), "b": jnp.array([0.1, -0.3])}
+    state = balancer.init(params)
+    for shift in (0.5, -0.2):
+        losses, grads = jaxmtl.value_and_task_grads(losses_fn)(params, shift)
+        expected, expected_state = balancer.update(grads, state, params, losses=losses)
+        route = jax.jit(jaxmtl.value_and_balanced_grad(losses_fn, balancer))
+        value, grad, new_state = route(state, params, shift)
+        chex.assert_trees_all_close(value, losses, rtol=1e-6)
+        assert references.relative_error(as_vector(grad), as_vector(expected)) < 1e-5
+        chex.assert_trees_all_close(new_state.task_weights, expected_state.task_weights, rtol=1e-4)
+        state = new_state
+    params = {"w": jnp.full((2, 5), jnp.nan), "b": jnp.array([0.1, -0.3])}
+    _, grad, new_state = jaxmtl.value_and_balanced_grad(losses_fn, balancer)(state, params, 0.1)
+    assert not np.all(np.isfinite(as_vector(grad)))
+    assert_same_state(new_state, state)
+
+
+@every_method
+def test_wrong_number_of_tasks_is_refused(name):
+    balancer = make(name)
+    with pytest.raises(ValueError, match="built for 3 tasks, but 2 came"):
+        balancer.update(as_tree(np.ones((2, 10))), balancer.init(PARAMS), losses=np.ones(2))
+
+
+@every_method
+def test_missing_or_misfit_losses_are_refused(name):
+    balancer = make(name)
+    grads, state = as_tree(np.ones((3, 10))), balancer.init(PARAMS)
+    with pytest.raises(ValueError, match="losses holds 2 values, but there are 3 tasks"):
+        balancer.update(grads, state, losses=np.ones(2))
+    if "losses" in balancer.weighting.reads:
+        with pytest.raises(ValueError, match="reads the losses, but none came"):
+            balancer.update(grads, state)
+    else:
+        balancer.update(grads, state)
+
+
+def test_the_table_holds_every_exported_method():
+    makers = {
+        name
+        for name in jaxmtl.__all__
+        if getattr(getattr(jaxmtl, name), "__annotations__", {}).get("return") is jaxmtl.Balancer
+    }
+    assert makers - {"make_balancer", "on_shared", "prioritise"} == set(METHODS)

@@ -1,0 +1,54 @@
+"""The Gramian and the combination against float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmtl import _gram
+from tests.references import gradients, relative_error
+
+
+def leaves_of(j, dtype=jnp.float32):
+    j = jnp.asarray(j, dtype)
+    return [j[:, :24].reshape(-1, 2, 3, 4), j[:, 24:30].reshape(-1, 6), j[:, 30]]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_gramian_is_accumulated_in_float32(dtype):
+    leaves = leaves_of(gradients(0, 5, 31), dtype)
+    flat = np.concatenate([np.asarray(leaf, np.float64).reshape(5, -1) for leaf in leaves], axis=1)
+    inner = jax.jit(_gram.gramian)(leaves)
+    assert inner.dtype == jnp.float32
+    assert relative_error(inner, flat @ flat.T) < 1e-6
+    np.testing.assert_array_equal(inner, inner.T)
+
+
+def test_gramian_of_long_bfloat16_gradients_does_not_lose_count():
+    ones = jnp.ones((2, 1_000_000), jnp.bfloat16)
+    np.testing.assert_array_equal(jax.jit(_gram.gramian)([ones]), np.full((2, 2), 1e6))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_combination(dtype):
+    leaf = leaves_of(gradients(1, 5, 31), dtype)[0]
+    weights = jnp.array([0.1, -2.0, 3.0, 1e-3, 0.7])
+    update = jax.jit(_gram.combine)(weights, leaf)
+    assert update.dtype == dtype
+    expected = np.tensordot(np.asarray(weights, np.float64), np.asarray(leaf, np.float64), 1)
+    assert relative_error(update, expected) < max(1e-6, float(jnp.finfo(dtype).eps))
+
+
+def test_cosines():
+    j = gradients(2, 4, 31, spread=6)
+    j[2] = 0
+    cos, norms = _gram.cosines(jnp.asarray(j @ j.T, jnp.float32))
+    unit = j / np.where(np.linalg.norm(j, axis=1), np.linalg.norm(j, axis=1), 1)[:, None]
+    np.testing.assert_allclose(cos, unit @ unit.T, atol=1e-6)
+    np.testing.assert_allclose(norms, np.linalg.norm(j, axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(np.diagonal(cos), [1, 1, 0, 1])
+
+
+def test_reciprocal_is_total():
+    values = jnp.array([2.0, -4.0, 0.0, 1e-45, 1e37])
+    np.testing.assert_allclose(_gram.reciprocal(values), [0.5, 0.25, 0, 0, 1e-37], rtol=1e-6)
