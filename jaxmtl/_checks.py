@@ -48,9 +48,9 @@ def typed_key(key: Any) -> Array:
     if isinstance(key, int | np.ndarray | jax.Array) and not isinstance(key, bool):
         dtype, shape = jnp.result_type(key), jnp.shape(key)
         if jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ():
-            return key
+            return jnp.asarray(key)
         if dtype == jnp.uint32 and shape == (2,):
-            return jax.random.wrap_key_data(key)
+            return jax.random.wrap_key_data(jnp.asarray(key))
         if jnp.issubdtype(dtype, jnp.integer) and shape == ():
             return jax.random.key(key)
     raise ValueError(

@@ -96,7 +96,8 @@ def gradnorm(
         slope = jnp.sign(weights * norms - mean * rates**alpha) * norms * reciprocal(mean)
         learned = learn(state.learned, slope, active, learner)
         positive = jnp.maximum(learned.value, 0)
-        total = jnp.sum(jnp.where(active, weights, 0))
+        # Measured from T, not from the present sum, whose rounding would add up over the steps.
+        total = num_tasks - jnp.sum(jnp.where(active, 0, weights))
         rescaled = positive * total * reciprocal(jnp.sum(jnp.where(active, positive, 0)))
         value = jnp.where(active & (rescaled.sum() > 0), rescaled, weights)
         return weights, GradNormState(learned._replace(value=value), first)

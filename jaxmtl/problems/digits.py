@@ -37,7 +37,7 @@ def digits() -> Problem:
     """Build MultiDigits-4, the default problem of the demo.
 
     The tasks, in order: "left" (10-class cross-entropy, judged by accuracy), "reconstruction"
-    (squared error summed over the canvas, judged by the root mean squared error per pixel), "right"
+    (squared error summed over the canvas, judged by the mean squared error per pixel), "right"
     (like "left") and "sum" (squared error, judged by the mean absolute error). The data and their
     split are the same at every call: the randomness of a run is in the key given to ``init`` and in
     the batches.
@@ -72,9 +72,9 @@ def digits() -> Problem:
         maximize={"left": True, "reconstruction": False, "right": True, "sum": False},
         metric_names={
             "left": "accuracy",
-            "reconstruction": "root mean squared error per pixel",
+            "reconstruction": "pixel MSE",
             "right": "accuracy",
-            "sum": "mean absolute error",
+            "sum": "MAE",
         },
         initial_values=initial,
         prior_values=prior,
@@ -133,7 +133,7 @@ def _metrics(params: PyTree, split: Batch) -> dict[str, Array]:
     outputs = _apply(params, split["image"])
     return {
         "left": jnp.mean(jnp.argmax(outputs["left"], axis=-1) == split["left"]),
-        "reconstruction": jnp.sqrt(jnp.mean((outputs["reconstruction"] - split["image"]) ** 2)),
+        "reconstruction": jnp.mean((outputs["reconstruction"] - split["image"]) ** 2),
         "right": jnp.mean(jnp.argmax(outputs["right"], axis=-1) == split["right"]),
         "sum": jnp.mean(jnp.abs(outputs["sum"][:, 0] - split["sum"])),
     }

@@ -1,0 +1,186 @@
+"""Train one problem with many methods: the experiment behind ``python -m jaxmtl``.
+
+Every method trains the same network, from the same initial parameters and on the same batches, with
+Adam and a cosine decay. The weights come from the gradients of the shared trunk; each head receives
+its own task's gradient. A single-task reference is the same network trained on one loss alone.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxmtl._base import Balancer
+from jaxmtl._combinators import on_shared
+from jaxmtl._task_grads import value_and_balanced_grad
+from jaxmtl._typing import Array, PyTree
+from jaxmtl.losses.static import static
+from jaxmtl.methods import METHODS
+from jaxmtl.problems._problem import Problem
+
+LEARNING_RATE = 1e-2
+BATCH = 256
+MOST_CHUNKS = 20
+
+
+class Contestant(NamedTuple):
+    """Something to train with.
+
+    Attributes:
+      name: the method, or "single:TASK" for a reference.
+      make: ``(constants, key) -> Balancer``. Contestants with the same ``make`` share one compiled
+        program.
+      constants: (T,) constant task weights, for a ``make`` that wants them.
+    """
+
+    name: str
+    make: Callable[[Array, Array], Balancer]
+    constants: np.ndarray
+
+
+class Outcome(NamedTuple):
+    """What came of training.
+
+    Attributes:
+      losses: (steps, seeds, T) training losses.
+      weights: (steps, seeds, T) task weights.
+      metrics: (seeds, T) metrics on the test split.
+      seconds_per_step: of all seeds together, without compilation.
+    """
+
+    losses: np.ndarray
+    weights: np.ndarray
+    metrics: np.ndarray
+    seconds_per_step: float
+
+
+def references(problem: Problem) -> list[Contestant]:
+    """Each task trained alone."""
+    return [
+        Contestant(f"single:{task}", _constant_weights, np.eye(len(problem.tasks))[i])
+        for i, task in enumerate(problem.tasks)
+    ]
+
+
+def contestants(problem: Problem, names: Sequence[str]) -> list[Contestant]:
+    """The methods by name; "static" stands for equal weights on standardised losses."""
+    num = len(problem.tasks)
+    constants = {
+        "equal": [1 / num] * num,
+        "static": [problem.standardisation[task] for task in problem.tasks],
+        "prior_loss": [1 / problem.prior_values[task] for task in problem.tasks],
+    }
+
+    def method(name: str) -> Contestant:
+        if name in constants:
+            return Contestant(name, _constant_weights, np.array(constants[name]))
+        make = METHODS[name].make
+        return Contestant(name, lambda _, key: make(num, key), np.ones(num))
+
+    return [method(name) for name in names]
+
+
+def _constant_weights(constants: Array, key: Array) -> Balancer:
+    del key
+    return static(constants)
+
+
+class Comparison:
+    """One problem, and what all runs on it share: data, initial parameters, compiled programs."""
+
+    def __init__(self, problem: Problem, *, steps: int, seeds: int):
+        self.problem = problem
+        self.steps = steps
+        self.seeds = seeds
+        # Equal chunks, so that one program serves them all; between two, progress shows.
+        self.chunks = max(n for n in range(1, MOST_CHUNKS + 1) if steps % n == 0)
+        self.optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
+        self.train_split, self.test_split = jax.device_put((problem.train, problem.test))
+        self.keys = jax.random.split(jax.random.key(0), seeds)
+        self.params = jax.jit(jax.vmap(problem.init))(self.keys)
+        examples = len(jax.tree.leaves(problem.train)[0])
+        self.batches = np.random.default_rng(0).integers(
+            examples, size=(self.chunks, steps // self.chunks, seeds, BATCH), dtype=np.int32
+        )
+        self._evaluate = jax.jit(jax.vmap(problem.metrics, in_axes=(0, None)))
+        self._programs: dict[Any, tuple[Any, Any]] = {}
+
+    def train(self, contestant: Contestant, advance: Callable[[int], None]) -> Outcome:
+        """Train all seeds of one contestant; ``advance(n)`` is called after every n steps."""
+        constants = jnp.asarray(contestant.constants, jnp.float32)
+        start, run = self._compile(contestant.make, constants)
+        params, state = self.params, start(constants, self.keys, self.params)
+        records, seconds = [], []
+        for rows in self.batches:
+            clock = time.perf_counter()
+            params, state, record = run(constants, self.keys, params, state, rows, self.train_split)
+            records.append(jax.tree.map(np.asarray, record))
+            seconds.append(time.perf_counter() - clock)
+            advance(len(rows))
+        losses, weights = (np.concatenate(parts) for parts in zip(*records, strict=True))
+        metrics = self._evaluate(params, self.test_split)
+        return Outcome(
+            losses,
+            weights,
+            np.stack([np.asarray(metrics[task]) for task in self.problem.tasks], axis=-1),
+            float(np.median(seconds)) * self.chunks / self.steps,
+        )
+
+    def _compile(self, make: Callable[[Array, Array], Balancer], constants: Array) -> Any:
+        """Compile the start and one chunk of training, once for each way to make a balancer."""
+        if make in self._programs:
+            return self._programs[make]
+
+        def balancer_of(constants: Array, key: Array) -> Balancer:
+            return on_shared(make(constants, key), {"trunk": True, "heads": False}, heads="own")
+
+        def start(constants: Array, key: Array, params: PyTree) -> PyTree:
+            return balancer_of(constants, key).init(params), self.optimizer.init(params)
+
+        def run(
+            constants: Array, key: Array, params: PyTree, state: PyTree, rows: Array, data: PyTree
+        ) -> Any:
+            balanced_grad = value_and_balanced_grad(
+                self.problem.losses, balancer_of(constants, key)
+            )
+
+            def step(carry: Any, picked: Array) -> Any:
+                params, (balancer_state, opt_state) = carry
+                batch = jax.tree.map(lambda array: array[picked], data)
+                losses, grad, balancer_state = balanced_grad(balancer_state, params, batch)
+                updates, opt_state = self.optimizer.update(grad, opt_state, params)
+                params = optax.apply_updates(params, updates)
+                record = jnp.stack(jax.tree.leaves(losses)), balancer_state.task_weights
+                return (params, (balancer_state, opt_state)), record
+
+            (params, state), record = jax.lax.scan(step, (params, state), rows)
+            return params, state, record
+
+        start_all = jax.jit(jax.vmap(start, in_axes=(None, 0, 0)))
+        run_all = jax.jit(jax.vmap(run, in_axes=(None, 0, 0, 0, 1, None), out_axes=(0, 0, 1)))
+        state = start_all(constants, self.keys, self.params)
+        arguments = (constants, self.keys, self.params, state, self.batches[0], self.train_split)
+        self._programs[make] = start_all, run_all.lower(*arguments).compile()
+        return self._programs[make]
+
+
+def relative_changes(
+    problem: Problem, metrics: np.ndarray, alone: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Compare metrics with those of single-task training, in per cent, positive for better.
+
+    Args:
+      problem: says which metrics are better when higher.
+      metrics: (seeds, T) metrics of a method.
+      alone: (seeds,) metrics of each task trained alone; the comparison is with their mean.
+
+    Returns:
+      (seeds,) means over tasks of the relative change.
+    """
+    reference = np.array([alone[task].mean() for task in problem.tasks])
+    sign = np.array([1 if problem.maximize[task] else -1 for task in problem.tasks])
+    return 100 * np.mean(sign * (metrics - reference) / reference, axis=1)

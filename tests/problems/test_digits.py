@@ -1,0 +1,62 @@
+"""The digits: no leak between splits, honest constants, a model that starts where theory says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmtl.problems.digits import digits
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return digits()
+
+
+def test_data_are_deterministic_and_in_range(problem):
+    again = digits()
+    for split in ("train", "validation", "test"):
+        data = getattr(problem, split)
+        for name, array in data.items():
+            np.testing.assert_array_equal(array, getattr(again, split)[name])
+        assert data["image"].min() == 0
+        assert data["image"].max() == 1
+        np.testing.assert_array_equal(data["sum"], data["left"] + data["right"])
+    assert [len(s["left"]) for s in (problem.train, problem.validation, problem.test)] == [
+        8000,
+        2000,
+        2000,
+    ]
+
+
+def test_no_original_digit_is_in_two_splits(problem):
+    """The corner of a canvas that only the left digit touches tells the originals apart."""
+
+    def corners(data):
+        canvas = data["image"].reshape(-1, 11, 11)
+        return {row.tobytes() for row in np.ascontiguousarray(canvas[:, :8, :3])}
+
+    train, test = corners(problem.train), corners(problem.test)
+    assert len(train) > 500
+    # A few different digits share a corner; a leak would make it most of them.
+    assert len(train & test) < 0.1 * len(test)
+
+
+def test_constants_against_the_data(problem):
+    train = problem.train
+    np.testing.assert_allclose(problem.initial_values["left"], np.log(10))
+    np.testing.assert_allclose(problem.prior_values["sum"], np.var(train["sum"]), rtol=1e-6)
+    np.testing.assert_allclose(
+        problem.prior_values["reconstruction"], train["image"].astype(float).var(axis=0).sum()
+    )
+    zero = jax.tree.map(jnp.zeros_like, problem.init(jax.random.key(0)))
+    losses = problem.losses(zero, train)
+    for task, value in problem.initial_values.items():
+        np.testing.assert_allclose(losses[task], value, rtol=1e-4)
+
+
+def test_tasks_are_named_in_leaf_order(problem):
+    params = problem.init(jax.random.key(0))
+    assert tuple(sorted(problem.losses(params, problem.test))) == problem.tasks
+    assert set(problem.metrics(params, problem.test)) == set(problem.tasks)
+    assert set(params) == {"trunk", "heads"}
