@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._checks import count_stacked, task_vector
+from jaxmtl._checks import count_stacked, task_names, task_vector
 from jaxmtl._gram import combine, gramian, only_active, solve_dtype
 from jaxmtl._leaf_roles import LeafRoles, select_leaves
 from jaxmtl._typing import Array, PyTree, TaskVector
@@ -41,12 +41,15 @@ class Weighting(NamedTuple):
         the state must not move for them.
       reads: which of "losses" and "gramian" the method reads.
       num_tasks: T where the method knows it, else None.
+      names: the tasks' names where the user gave something by name; the losses must then bear the
+        same ones.
     """
 
     init: Callable[[Any], PyTree]
     update: Callable[[Given, PyTree], tuple[Array, PyTree]]
     reads: frozenset[str]
     num_tasks: int | None
+    names: tuple[str, ...] | None = None
 
 
 class BalancerState(NamedTuple):
@@ -169,6 +172,12 @@ def read_inputs(
         raise ValueError(
             f"The balancer was built for {weighting.num_tasks} tasks, but {num_tasks} came: build"
             f" it with num_tasks={num_tasks}, or with one value for each of them."
+        )
+    came = task_names(losses)
+    if came is not None and weighting.names not in (None, came):
+        raise ValueError(
+            f"The balancer was given values for the tasks {', '.join(weighting.names or ())}, but"
+            f" the losses are named {', '.join(came)}: use the same names."
         )
     if losses is None and "losses" in weighting.reads:
         raise ValueError(

@@ -1,5 +1,6 @@
 """What may be asked of the inputs, said in full sentences before anything is traced."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -94,6 +95,13 @@ def task_vector(name: str, value: TaskVector, num_tasks: int | None = None) -> A
     return vector
 
 
+def task_names(value: TaskVector) -> tuple[str, ...] | None:
+    """The tasks' names in ``jax.tree.leaves`` order, where the value is a dict; None elsewhere."""
+    if not isinstance(value, Mapping):
+        return None
+    return tuple(leaf_path(path) for path, _ in jax.tree.leaves_with_path(value))
+
+
 def constant_vector(
     name: str, value: TaskVector, num_tasks: int | None = None, *, above: float | None = None
 ) -> Array:
@@ -131,7 +139,7 @@ def count_stacked(grads: PyTree, params: PyTree | None) -> int:
         "Each leaf must have shape (T, *parameter.shape), as"
         " jaxmtl.value_and_task_grads(losses_fn)(params, ...) returns it."
     )
-    named = [(leaf_path(path), leaf) for path, leaf in jax.tree.leaves_with_path(grads)]
+    named = [(leaf_path(path) or "grads", leaf) for path, leaf in jax.tree.leaves_with_path(grads)]
     if not named:
         raise ValueError(f"The gradients have no leaves. {cure}")
     for name, leaf in named:

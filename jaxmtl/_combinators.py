@@ -1,7 +1,7 @@
 """Balancer -> Balancer: what is balanced, and how much each task matters."""
 
 from jaxmtl._base import Balancer, Given, make_balancer
-from jaxmtl._checks import check_choice, constant_vector
+from jaxmtl._checks import check_choice, constant_vector, task_names
 from jaxmtl._leaf_roles import LeafRoles
 from jaxmtl._typing import Array, LeafSelector, PyTree, TaskVector
 
@@ -85,5 +85,13 @@ def prioritise(balancer: Balancer, priorities: TaskVector) -> Balancer:
         weights, state = inner.update(given, state)
         return weights * factors.astype(weights.dtype), state
 
-    weighting = inner._replace(update=update, num_tasks=factors.shape[0])
+    names = task_names(priorities)
+    if names is not None and inner.names not in (None, names):
+        raise ValueError(
+            f"priorities are named {', '.join(names)}, but the balancer was given values for"
+            f" {', '.join(inner.names or ())}: use the same names."
+        )
+    weighting = inner._replace(
+        update=update, num_tasks=factors.shape[0], names=names or inner.names
+    )
     return make_balancer(weighting, balancer.roles)

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from jaxmtl._checks import leaf_path
 from jaxmtl._typing import LeafSelector, PyTree
@@ -39,6 +40,12 @@ def select_leaves(selectors: tuple[LeafSelector, ...], tree: PyTree) -> list[boo
                     "The mask of shared leaves must be a tree of bools with the structure of the"
                     f" parameters, or a prefix of it, but it does not fit: {error}"
                 ) from error
+            if not all(isinstance(m, bool | np.bool_) for m in mask):
+                raise ValueError(
+                    "The mask of shared leaves must be made of bools, but it is"
+                    f" {selector!r}; for paths, give a function such as"
+                    ' lambda path: path.startswith("trunk/").'
+                )
         chosen = [c and bool(m) for c, m in zip(chosen, mask, strict=True)]
     if not any(chosen):
         raise ValueError(f"No leaf is selected as shared. The leaves are: {', '.join(paths)}.")

@@ -70,11 +70,11 @@ def value_and_balanced_grad(
 
     The same losses, gradient and state as ``value_and_task_grads`` followed by
     ``balancer.update``. A method that reads only the losses costs one forward and one backward
-    pass, whatever T is.
+    pass, whatever T is (two backward passes where ``on_shared`` leaves heads their own gradient).
 
     Args:
       fun: as for ``value_and_task_grads``.
-      balancer: any balancer of this package.
+      balancer: any balancer of this package, alone: what follows it in a chain takes the result.
       argnums: which positional argument, or arguments, to differentiate.
       has_aux: whether ``fun`` returns ``(losses, aux)``.
 
@@ -86,7 +86,8 @@ def value_and_balanced_grad(
       ``fun``, since zero times its derivative is NaN in a single backward pass.
 
     Raises:
-      ValueError: when called, as ``value_and_task_grads`` and ``balancer.update`` do.
+      ValueError: where ``balancer`` is none; when called, where the state is none, and as
+        ``value_and_task_grads`` and ``balancer.update`` do.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl
@@ -100,9 +101,17 @@ def value_and_balanced_grad(
       [0.7333 1.1333]
     """
 
+    if not isinstance(balancer, Balancer):
+        raise ValueError(
+            "balancer must be a jaxmtl.Balancer, such as jaxmtl.mgda(), but it is a"
+            f" {type(balancer).__name__}: pass the balancer alone, and give the gradient that"
+            " comes back to the other transformations of the chain."
+        )
+
     def stacked(
         state: BalancerState, *args: Any, active: TaskVector | None = None, **kwargs: Any
     ) -> tuple[Any, PyTree, BalancerState]:
+        _check_state(state)
         value, grads = value_and_task_grads(fun, argnums, has_aux)(*args, **kwargs)
         losses = value[0] if has_aux else value
         params = _arguments(args, argnums)
@@ -112,6 +121,7 @@ def value_and_balanced_grad(
     def single_backward(
         state: BalancerState, *args: Any, active: TaskVector | None = None, **kwargs: Any
     ) -> tuple[Any, PyTree, BalancerState]:
+        _check_state(state)
         value, pull_back = _vjp(fun, argnums, has_aux, args, kwargs)
         losses = value[0] if has_aux else value
         leaves, treedef = jax.tree.flatten(losses)
@@ -131,6 +141,14 @@ def value_and_balanced_grad(
     return stacked if "gramian" in balancer.weighting.reads else single_backward
 
 
+def _check_state(state: Any) -> None:
+    if not isinstance(state, BalancerState):
+        raise ValueError(
+            "The first argument must be the balancer's state, balancer.init(params), and the"
+            f" function's own arguments follow it; but it is a {type(state).__name__}."
+        )
+
+
 def _vjp(
     fun: Callable[..., Any],
     argnums: int | Sequence[int],
@@ -146,7 +164,12 @@ def _vjp(
         full = list(args)
         for number, argument in zip(numbers, chosen, strict=True):
             full[number] = argument
-        return fun(*full, **kwargs)
+        # A loss may be a Python number where a task has nothing to do with the parameters.
+        value = fun(*full, **kwargs)
+        if not has_aux:
+            return jax.tree.map(jnp.asarray, value)
+        losses, aux = value
+        return jax.tree.map(jnp.asarray, losses), aux
 
     primals = [args[n] for n in numbers]
     if has_aux:
@@ -178,7 +201,7 @@ def _count_losses(losses: PyTree) -> int:
             raise ValueError(
                 f"The loss {leaf_path(path)!r} has shape {loss.shape}, but a loss must be a scalar"
                 " (or all of them one array of shape (T,)): reduce it over the batch, with"
-                " jnp.mean, say."
+                " jnp.mean, say. If it is no loss but auxiliary data, pass has_aux=True."
             )
         if not jnp.issubdtype(loss.dtype, jnp.floating):
             raise ValueError(

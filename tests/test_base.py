@@ -102,6 +102,34 @@ def test_losses_by_name_are_read_in_sorted_order():
     np.testing.assert_allclose(state.task_weights, [0.5, 0.25])
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda names: jaxmtl.static(dict.fromkeys(names, 1.0)),
+        lambda names: jaxmtl.prior_loss(dict.fromkeys(names, 1.0)),
+        lambda names: jaxmtl.initial_loss(2, dict.fromkeys(names, 1.0)),
+        lambda names: jaxmtl.uncertainty(2, kinds=dict.fromkeys(names, "regression")),
+        lambda names: jaxmtl.gradnorm(2, initial_losses=dict.fromkeys(names, 1.0)),
+        lambda names: jaxmtl.normalize(
+            alpha=1.0, num_tasks=2, initial_losses=dict.fromkeys(names, 1.0)
+        ),
+        lambda names: jaxmtl.prioritise(jaxmtl.equal(), dict.fromkeys(names, 1.0)),
+    ],
+)
+def test_a_name_that_is_no_loss_is_noticed(make):
+    params, grads, losses = jnp.zeros(2), jnp.eye(2), {"depth": 1.0, "labels": 2.0}
+    right, wrong = make(["labels", "depth"]), make(["depht", "labels"])
+    right.update(grads, right.init(params), losses=losses)
+    wrong.update(grads, wrong.init(params), losses=jnp.ones(2))
+    with pytest.raises(ValueError, match="for the tasks depht, labels, but the losses are named"):
+        wrong.update(grads, wrong.init(params), losses=losses)
+
+
+def test_names_of_priorities_and_of_the_method_must_agree():
+    with pytest.raises(ValueError, match="priorities are named a, c, but"):
+        jaxmtl.prioritise(jaxmtl.static({"a": 1, "b": 2}), {"a": 1, "c": 2})
+
+
 def test_leaves_that_are_none_stay_none():
     balancer = jaxmtl.mgda()
     grads = {"w": jnp.eye(2), "frozen": None}

@@ -80,6 +80,7 @@ def test_masks_that_do_not_fit_are_refused():
         ({"trunk": True}, "does not fit"),
         (lambda path: path == "torso", "No leaf is selected as shared. The leaves are: heads, tr"),
         ({"trunk": False, "heads": False}, "No leaf is selected"),
+        ("trunk", "must be made of bools, but it is 'trunk'; for paths, give a function"),
     ]:
         balancer = jaxmtl.on_shared(jaxmtl.mgda(), shared)
         with pytest.raises(ValueError, match=message):

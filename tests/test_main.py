@@ -44,7 +44,7 @@ def test_a_short_comparison(tmp_path, capsys):
 
 
 def test_training_learns_and_balancing_matters(tmp_path):
-    """The large effect that the problem is there to show, on two seeds and a quarter of the steps."""
+    """The large effect that the problem is there to show, on two seeds and 200 steps."""
     arguments = ["--methods", "equal", "normalize", "--seeds", "2", "--steps", "200"]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
     numbers = json.loads((tmp_path / "comparison.json").read_text())

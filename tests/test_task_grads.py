@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxmtl
@@ -76,6 +77,7 @@ def test_several_arguments():
         (lambda x: x[None] ** 2, r"has shape \(1, 3\)"),
         (lambda x: {}, "returned no losses"),
         (lambda x: x[:0], "empty array"),
+        (lambda x: (jnp.sum(x), {"aux": x}), "pass has_aux=True"),
         (lambda x: {"a": jnp.sum(x), "n": jnp.argmax(x)}, "loss 'n' has type int32"),
     ],
 )
@@ -85,8 +87,24 @@ def test_anything_but_losses_is_refused(fun, message):
         return
     with pytest.raises(ValueError, match=message):
         jaxmtl.value_and_task_grads(fun)(X)
+    balancer = jaxmtl.real_time_loss()
     with pytest.raises(ValueError, match=message):
-        jaxmtl.value_and_balanced_grad(fun, jaxmtl.real_time_loss())(((), ()), X)
+        jaxmtl.value_and_balanced_grad(fun, balancer)(balancer.init(X), X)
+
+
+def test_a_loss_may_be_a_python_number():
+    losses, grads = jaxmtl.value_and_task_grads(lambda x: {"a": jnp.sum(x), "b": 1.0})(X)
+    assert losses["b"] == 1
+    np.testing.assert_array_equal(grads, [[1, 1, 1], [0, 0, 0]])
+
+
+def test_a_chain_or_a_missing_state_is_refused_in_words():
+    chain = optax.chain(jaxmtl.mgda(), optax.adam(0.1))
+    with pytest.raises(ValueError, match="pass the balancer alone"):
+        jaxmtl.value_and_balanced_grad(named_losses, chain)
+    for balancer in (jaxmtl.mgda(), jaxmtl.equal()):
+        with pytest.raises(ValueError, match="first argument must be the balancer's state"):
+            jaxmtl.value_and_balanced_grad(named_losses, balancer)(X)
 
 
 def test_losses_only_takes_one_backward_pass():

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmtl._base import Balancer, Given, Weighting, make_balancer
-from jaxmtl._checks import check_at_least, check_num_tasks, constant_vector
+from jaxmtl._checks import check_at_least, check_num_tasks, constant_vector, task_names
 from jaxmtl._first_losses import FirstLosses, init_first_losses, observe, relative_losses
 from jaxmtl._gram import reciprocal
 from jaxmtl._learned import Learned, init_learned, learn
@@ -102,4 +102,5 @@ def gradnorm(
         value = jnp.where(active & (rescaled.sum() > 0), rescaled, weights)
         return weights, GradNormState(learned._replace(value=value), first)
 
-    return make_balancer(Weighting(init, update, frozenset({"losses", "gramian"}), num_tasks))
+    reads = frozenset({"losses", "gramian"})
+    return make_balancer(Weighting(init, update, reads, num_tasks, task_names(initial_losses)))

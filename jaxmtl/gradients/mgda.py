@@ -40,7 +40,7 @@ def mgda(
     Args:
       normalizer: what each gradient is divided by before the problem is posed: "none", "l2"
         (||g_i||), "loss" (|L_i|) or "loss+" (|L_i| ||g_i||). The weights found are applied to the
-        raw gradients.
+        raw gradients, as in the authors' code. Two tasks under "l2" always weigh 1/2 each.
       tolerance: relative duality gap at which the solver stops.
       max_iterations: Frank-Wolfe iterations at most. What was reached is ``gap`` in the state.
       num_tasks: T, if the state is to keep the task weights.

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxmtl._base import Balancer, Given, Weighting, make_balancer
-from jaxmtl._checks import check_at_least, constant_vector, optional_num_tasks
+from jaxmtl._checks import check_at_least, constant_vector, optional_num_tasks, task_names
 from jaxmtl._first_losses import FirstLosses, init_first_losses, observe, relative_losses
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, PyTree, TaskVector
@@ -80,5 +80,6 @@ def normalize(
             adjusted,
             frozenset({"losses", "gramian"}),
             num_tasks,
+            task_names(initial_losses),
         )
     )

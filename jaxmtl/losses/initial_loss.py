@@ -1,7 +1,7 @@
 """Weights from the losses at the start of training."""
 
 from jaxmtl._base import Balancer, Given, Weighting, make_balancer
-from jaxmtl._checks import check_at_least, check_num_tasks, constant_vector
+from jaxmtl._checks import check_at_least, check_num_tasks, constant_vector, task_names
 from jaxmtl._first_losses import FirstLosses, init_first_losses, observe
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, TaskVector
@@ -61,5 +61,6 @@ def initial_loss(
             update,
             frozenset({"losses"}),
             num_tasks,
+            task_names(values),
         )
     )

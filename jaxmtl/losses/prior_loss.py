@@ -1,5 +1,7 @@
 """Weights from the losses of a model that knows only the distribution of the targets."""
 
+import jax
+
 from jaxmtl._base import Balancer
 from jaxmtl._checks import constant_vector
 from jaxmtl._typing import TaskVector
@@ -40,4 +42,5 @@ def prior_loss(values: TaskVector) -> Balancer:
       Su, `Multi-task learning (1): in the name of losses <https://spaces.ac.cn/archives/8870>`_,
       2022 (in Chinese)
     """
-    return static(1 / constant_vector("values", values, above=0.0))
+    constant_vector("values", values, above=0.0)
+    return static(jax.tree.map(lambda value: 1 / value, values))

@@ -1,7 +1,7 @@
 """Constant weights from the user's domain knowledge."""
 
 from jaxmtl._base import Balancer, Given, Weighting, make_balancer
-from jaxmtl._checks import constant_vector
+from jaxmtl._checks import constant_vector, task_names
 from jaxmtl._typing import Array, PyTree, TaskVector
 
 
@@ -26,9 +26,10 @@ def static(weights: TaskVector) -> Balancer:
       [0.5 2. ] [0.5 2. ]
     """
     constant = constant_vector("weights", weights)
+    known = constant.shape[0], task_names(weights)
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         del given
         return constant, state
 
-    return make_balancer(Weighting(lambda dtype: (), update, frozenset(), constant.shape[0]))
+    return make_balancer(Weighting(lambda dtype: (), update, frozenset(), *known))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmtl._base import Balancer, Given, Weighting, make_balancer
-from jaxmtl._checks import check_choice, check_num_tasks, task_vector
+from jaxmtl._checks import check_choice, check_num_tasks, task_names, task_vector
 from jaxmtl._learned import Learned, init_learned, learn
 from jaxmtl._typing import Array, TaskVector
 
@@ -139,6 +139,7 @@ def uncertainty(
             update,
             frozenset({"losses"}),
             num_tasks,
+            task_names(kinds),
         )
     )
 
