@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._checks import count_stacked, task_names, task_vector
+from jaxmtl._checks import check_same_names, count_stacked, task_names, task_vector
 from jaxmtl._gram import combine, gramian, only_active, solve_dtype
 from jaxmtl._leaf_roles import LeafRoles, select_leaves
 from jaxmtl._typing import Array, PyTree, TaskVector
@@ -87,6 +87,17 @@ class Balancer(optax.GradientTransformationExtraArgs):
     roles: LeafRoles
 
 
+def check_balancer(balancer: Any) -> Balancer:
+    """Raise unless a balancer came, and nothing that merely contains one."""
+    if not (isinstance(balancer, Balancer) and hasattr(balancer, "weighting")):
+        raise ValueError(
+            "balancer must be a jaxmtl.Balancer, such as jaxmtl.mgda(), but it is a"
+            f" {type(balancer).__name__}: pass the balancer alone; what follows it in a chain takes"
+            " the gradient that it returns."
+        )
+    return balancer
+
+
 def make_balancer(weighting: Weighting, roles: LeafRoles | None = None) -> Balancer:
     """Wrap a method into an optax transformation; how a method of one's own is made.
 
@@ -114,12 +125,19 @@ def make_balancer(weighting: Weighting, roles: LeafRoles | None = None) -> Balan
       [2. 3.]
     """
     roles = LeafRoles() if roles is None else roles
+    unknown = set(weighting.reads) - {"losses", "gramian"}
+    if unknown:
+        raise ValueError(
+            f"A method may read 'losses' and 'gramian', but reads holds {sorted(unknown)}."
+        )
 
     def init(params: PyTree) -> BalancerState:
-        dtype = solve_dtype([jnp.asarray(leaf) for leaf in jax.tree.leaves(params)])
+        dtype = solve_dtype(jax.tree.leaves(params))
         known = weighting.num_tasks is not None
         weights = jnp.zeros(weighting.num_tasks, dtype) if known else None
-        return BalancerState(weights, weighting.init(dtype))
+        # A copy, since the state may be donated: arrays of the user's must outlive that.
+        method = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), weighting.init(dtype))
+        return BalancerState(weights, method)
 
     def update(
         grads: PyTree,
@@ -173,12 +191,12 @@ def read_inputs(
             f"The balancer was built for {weighting.num_tasks} tasks, but {num_tasks} came: build"
             f" it with num_tasks={num_tasks}, or with one value for each of them."
         )
-    came = task_names(losses)
-    if came is not None and weighting.names not in (None, came):
-        raise ValueError(
-            f"The balancer was given values for the tasks {', '.join(weighting.names or ())}, but"
-            f" the losses are named {', '.join(came)}: use the same names."
-        )
+    names = {
+        "the balancer's values": weighting.names,
+        "losses": task_names(losses),
+        "active": task_names(active),
+    }
+    check_same_names({name: value for name, value in names.items() if value is not None})
     if losses is None and "losses" in weighting.reads:
         raise ValueError(
             "This method reads the losses, but none came: call"
@@ -186,7 +204,13 @@ def read_inputs(
         )
     mask = jnp.ones(num_tasks, bool)
     if active is not None:
-        mask = task_vector("active", active, num_tasks).astype(bool)
+        mask = task_vector("active", active, num_tasks)
+        if mask.dtype != bool:
+            raise ValueError(
+                f"active must be a mask of bools, one a task, but it has type {mask.dtype}: for"
+                " numbers, pass active=(mask != 0)."
+            )
+        mask = jnp.asarray(mask)
     if losses is None:
         return Given(None, None, mask)
     values = jax.lax.stop_gradient(task_vector("losses", losses, num_tasks)).astype(dtype)
@@ -196,7 +220,7 @@ def read_inputs(
 def weigh(
     weighting: Weighting, given: Given, state: BalancerState, dtype: jnp.dtype
 ) -> tuple[Array, BalancerState]:
-    """Ask the method for weights; NaN and the old state where an input is not finite."""
+    """Ask the method for weights; NaN and the old state where something is not finite."""
     finite = jnp.asarray(True)
     if given.losses is not None:
         finite &= jnp.all(jnp.isfinite(given.losses))
@@ -205,20 +229,33 @@ def weigh(
     # TPUs and tensor cores would round the T-sized products to 8 or 10 bits.
     with jax.default_matmul_precision("highest"):
         weights, method = weighting.update(given, state.method)
-    weights = jnp.where(given.active, weights, jnp.zeros_like(weights)).astype(dtype)
+    weights = jnp.asarray(weights)
+    if weights.shape != given.active.shape:
+        raise ValueError(
+            f"A method must return weights of shape (T,), here {given.active.shape}, but they have"
+            f" shape {weights.shape}."
+        )
+    weights = jnp.where(given.active, weights, 0).astype(dtype)
+    # Inputs may be finite and yet too large for what a method does with them.
+    finite &= jnp.all(jnp.isfinite(weights)) & ~_holds_nan(method)
     new_state = BalancerState(None if state.task_weights is None else weights, method)
-    return jnp.where(finite, weights, jnp.full_like(weights, jnp.nan)), keep(
-        finite, new_state, state
-    )
+    return jnp.where(finite, weights, jnp.nan), keep(finite, new_state, state)
+
+
+def _holds_nan(tree: PyTree) -> Array:
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    found = [jnp.any(jnp.isnan(leaf)) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.any(jnp.stack(found)) if found else jnp.asarray(False)
 
 
 def keep(condition: Array, new: PyTree, old: PyTree) -> PyTree:
     """Take the new state where the condition holds, in the types of the old one."""
-    return jax.tree.map(
-        lambda n, o: jnp.where(condition, n if n.dtype == o.dtype else n.astype(o.dtype), o),
-        new,
-        old,
-    )
+
+    def choose(new: Array, old: Array) -> Array:
+        new, old = jnp.asarray(new), jnp.asarray(old)
+        return jnp.where(condition, new if new.dtype == old.dtype else new.astype(old.dtype), old)
+
+    return jax.tree.map(choose, new, old)
 
 
 def keep_if_finite(updates: Sequence[Array], new: PyTree, old: PyTree) -> PyTree:

@@ -1,6 +1,6 @@
 """What may be asked of the inputs, said in full sentences before anything is traced."""
 
-from collections.abc import Mapping
+import numbers
 from typing import Any
 
 import jax
@@ -29,14 +29,24 @@ def optional_num_tasks(num_tasks: int | None) -> int | None:
 
 
 def check_at_least(name: str, value: Any, minimum: float) -> None:
-    """Raise where a Python number is below ``minimum``; a traced hyperparameter passes."""
-    if isinstance(value, int | float) and not value >= minimum:
-        raise ValueError(f"{name} must be at least {minimum}, but it is {value}.")
+    """Raise unless a number of at least ``minimum`` came; a hyperparameter array passes."""
+    if isinstance(value, jax.Array):
+        return
+    if not isinstance(value, numbers.Real) or not float(value) >= minimum:
+        raise ValueError(f"{name} must be a number of at least {minimum}, but it is {value!r}.")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise unless a whole number above zero came; a hyperparameter array passes."""
+    if isinstance(value, jax.Array):
+        return
+    if not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name} must be a whole number above 0, but it is {value!r}.")
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, but it is {value!r}.")
 
 
@@ -76,6 +86,8 @@ def task_vector(name: str, value: TaskVector, num_tasks: int | None = None) -> A
       ValueError: where the value is not one scalar per task, or of another length.
     """
     leaves = jax.tree.leaves(value)
+    if not all(_is_real(leaf) for leaf in leaves):
+        raise ValueError(f"{name} must hold one real number per task, but it is {value!r}.")
     shapes = [np.shape(leaf) for leaf in leaves]
     stack = jnp.stack if any(isinstance(leaf, jax.Array) for leaf in leaves) else np.stack
     if len(leaves) == 1 and len(shapes[0]) == 1:
@@ -95,11 +107,27 @@ def task_vector(name: str, value: TaskVector, num_tasks: int | None = None) -> A
     return vector
 
 
+def _is_real(leaf: Any) -> bool:
+    if not isinstance(leaf, bool | int | float | np.generic | np.ndarray | jax.Array):
+        return False
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    return any(jnp.issubdtype(jnp.result_type(leaf), kind) for kind in kinds)
+
+
 def task_names(value: TaskVector) -> tuple[str, ...] | None:
-    """The tasks' names in ``jax.tree.leaves`` order, where the value is a dict; None elsewhere."""
-    if not isinstance(value, Mapping):
-        return None
-    return tuple(leaf_path(path) for path, _ in jax.tree.leaves_with_path(value))
+    """The tasks' names in ``jax.tree.leaves`` order; None where they are numbered, not named."""
+    names = tuple(leaf_path(path) for path, _ in jax.tree.leaves_with_path(value))
+    return None if all(name.isdigit() or not name for name in names) else names
+
+
+def check_same_names(names: dict[str, tuple[str, ...]]) -> None:
+    """Raise where two arguments name the tasks differently, or in another order."""
+    if len(set(names.values())) > 1:
+        raise ValueError(
+            "The tasks must bear the same names in the same order everywhere, but they are "
+            + "; ".join(f"{', '.join(value)} in {name}" for name, value in names.items())
+            + "."
+        )
 
 
 def constant_vector(
@@ -108,16 +136,25 @@ def constant_vector(
     """Read a constant per-task vector: finite and, where asked for, above a bound."""
     vector = task_vector(name, value, num_tasks)
     if not isinstance(vector, jax.core.Tracer):
-        numbers = np.asarray(vector, dtype=float)
-        if not np.all(np.isfinite(numbers)):
-            raise ValueError(f"{name} must be finite, but it is {numbers}.")
-        if above is not None and not np.all(numbers > above):
-            raise ValueError(f"{name} must be above {above} for every task, but it is {numbers}.")
+        values, limits = np.asarray(vector, dtype=float), np.finfo(np.float32)
+        if not np.all(np.abs(values) <= limits.max):
+            raise ValueError(f"{name} must be finite in float32, but it is {values}.")
+        if above is not None and not np.all(values > above):
+            raise ValueError(f"{name} must be above {above} for every task, but it is {values}.")
+        if above is not None and not np.all(values >= limits.tiny):
+            raise ValueError(
+                f"{name} must have reciprocals that are finite in float32, but it is {values}."
+            )
     return vector
 
 
 def leaf_path(path: tuple[Any, ...]) -> str:
-    """Write a leaf's path as "trunk/dense_0/kernel"."""
+    """Write a leaf's path as "trunk/dense_0/kernel".
+
+    A flax nnx variable is the same leaf with and without its ``.value``, which is left out.
+    """
+    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -139,7 +176,10 @@ def count_stacked(grads: PyTree, params: PyTree | None) -> int:
         "Each leaf must have shape (T, *parameter.shape), as"
         " jaxmtl.value_and_task_grads(losses_fn)(params, ...) returns it."
     )
-    named = [(leaf_path(path) or "grads", leaf) for path, leaf in jax.tree.leaves_with_path(grads)]
+    named = [
+        (leaf_path(path) or "grads", jnp.asarray(leaf))
+        for path, leaf in jax.tree.leaves_with_path(grads)
+    ]
     if not named:
         raise ValueError(f"The gradients have no leaves. {cure}")
     for name, leaf in named:

@@ -1,7 +1,7 @@
 """Balancer -> Balancer: what is balanced, and how much each task matters."""
 
-from jaxmtl._base import Balancer, Given, make_balancer
-from jaxmtl._checks import check_choice, constant_vector, task_names
+from jaxmtl._base import Balancer, Given, check_balancer, make_balancer
+from jaxmtl._checks import check_choice, check_same_names, constant_vector, task_names
 from jaxmtl._leaf_roles import LeafRoles
 from jaxmtl._typing import Array, LeafSelector, PyTree, TaskVector
 
@@ -42,6 +42,7 @@ def on_shared(balancer: Balancer, shared: LeafSelector, heads: str = "own") -> B
       >>> print(updates["trunk"], updates["heads"])
       [1.] [5. 7.]
     """
+    check_balancer(balancer)
     check_choice("heads", heads, ("own", "weighted"))
     roles = balancer.roles
     weighted = (*roles.weighted, shared) if heads == "own" else roles.weighted
@@ -73,6 +74,7 @@ def prioritise(balancer: Balancer, priorities: TaskVector) -> Balancer:
       >>> print(updates)
       [0.5 1.5]
     """
+    check_balancer(balancer)
     factors = constant_vector("priorities", priorities, above=0.0)
     inner = balancer.weighting
     if inner.num_tasks not in (None, factors.shape[0]):
@@ -85,13 +87,10 @@ def prioritise(balancer: Balancer, priorities: TaskVector) -> Balancer:
         weights, state = inner.update(given, state)
         return weights * factors.astype(weights.dtype), state
 
-    names = task_names(priorities)
-    if names is not None and inner.names not in (None, names):
-        raise ValueError(
-            f"priorities are named {', '.join(names)}, but the balancer was given values for"
-            f" {', '.join(inner.names or ())}: use the same names."
-        )
+    names = {"priorities": task_names(priorities), "the balancer's values": inner.names}
+    known = {name: value for name, value in names.items() if value is not None}
+    check_same_names(known)
     weighting = inner._replace(
-        update=update, num_tasks=factors.shape[0], names=names or inner.names
+        update=update, num_tasks=factors.shape[0], names=next(iter(known.values()), None)
     )
     return make_balancer(weighting, balancer.roles)

@@ -23,7 +23,9 @@ def init_first_losses(num_tasks: int, values: Array | None, dtype: Any) -> First
     """Start with nothing seen, or with values known beforehand."""
     if values is None:
         return FirstLosses(jnp.zeros(num_tasks, dtype), jnp.zeros(num_tasks, jnp.int32))
-    return FirstLosses(values.astype(dtype), jnp.full(num_tasks, jnp.iinfo(jnp.int32).max))
+    return FirstLosses(
+        values.astype(dtype), jnp.full(num_tasks, jnp.iinfo(jnp.int32).max, jnp.int32)
+    )
 
 
 def observe(first: FirstLosses, losses: Array, active: Array, num_batches: int = 1) -> FirstLosses:
@@ -38,9 +40,11 @@ def observe(first: FirstLosses, losses: Array, active: Array, num_batches: int =
 def relative_losses(first: FirstLosses, losses: Array, active: Array) -> Array:
     """The training rates r_i = (L_i / L_i(0)) / mean_j (L_j / L_j(0)) over the tasks present.
 
-    One where nothing can be said: at absent tasks, and at a first loss of exactly zero.
+    Absent tasks have a rate of one. A first loss of exactly zero counts as unchanged, L/L(0) = 1.
     """
     zero = first.mean == 0
     ratio = jnp.where(zero, 1, jnp.abs(losses / jnp.where(zero, 1, first.mean)))
+    # A first loss of 1e-35 would make the ratio, or the sum of ratios, infinite.
+    ratio = jnp.minimum(ratio, jnp.sqrt(jnp.finfo(ratio.dtype).max))
     mean = jnp.sum(jnp.where(active, ratio, 0)) / jnp.maximum(jnp.sum(active), 1)
     return jnp.where(active & (mean > 0), ratio / jnp.where(mean > 0, mean, 1), 1)

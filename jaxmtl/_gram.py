@@ -20,7 +20,7 @@ from jaxmtl._typing import Array
 
 def solve_dtype(leaves: Sequence[Array]) -> jnp.dtype:
     """The type that Gramians and weights are held in: float32, or float64 where a leaf is."""
-    return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
+    return jnp.result_type(jnp.float32, *(jnp.result_type(leaf) for leaf in leaves))
 
 
 def gramian(leaves: Sequence[Array]) -> Array:
@@ -43,7 +43,11 @@ def gramian(leaves: Sequence[Array]) -> Array:
 def _whole_gramian(leaf: Array, dtype: jnp.dtype) -> Array:
     """One contraction over *all* trailing axes: a reshape would gather a sharded leaf."""
     axes = tuple(range(1, leaf.ndim))
-    return _contract(leaf, leaf, ((axes, axes), ((), ())), dtype)
+    mesh = jax.typeof(leaf).sharding.mesh
+    # On an explicit mesh the type must say where a contraction over sharded axes leaves its result.
+    explicit = jax.sharding.AxisType.Explicit in mesh.axis_types
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return _contract(leaf, leaf, ((axes, axes), ((), ())), dtype, replicated if explicit else None)
 
 
 def _blockwise_gramian(leaf: Array, dtype: jnp.dtype) -> Array:
@@ -68,10 +72,17 @@ def _blockwise_gramian(leaf: Array, dtype: jnp.dtype) -> Array:
     return lax.fori_loop(0, whole, add_block, total) if whole else total
 
 
-def _contract(left: Array, right: Array, dimensions: Any, dtype: jnp.dtype) -> Array:
+def _contract(
+    left: Array, right: Array, dimensions: Any, dtype: jnp.dtype, out_sharding: Any = None
+) -> Array:
     # HIGHEST, because tensor cores and TPUs would otherwise round float32 inputs to 10 or 8 bits.
     return lax.dot_general(
-        left, right, dimensions, precision=lax.Precision.HIGHEST, preferred_element_type=dtype
+        left,
+        right,
+        dimensions,
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=dtype,
+        out_sharding=out_sharding,
     )
 
 
@@ -88,19 +99,6 @@ def combine(weights: Array, leaf: Array) -> Array:
     dimensions = (((0,), (0,)), ((), ()))
     total = _contract(weights, leaf.astype(weights.dtype), dimensions, weights.dtype)
     return total.astype(leaf.dtype)
-
-
-def cosines(inner: Array) -> tuple[Array, Array]:
-    """The scale-free part of a Gramian: cosines C = D^-1 G D^-1 and norms, G = D C D.
-
-    Methods solve on the cosines, so that neither the size of the gradients nor their spread over
-    tasks meets a threshold. A gradient of zero has zero cosines, also with itself.
-    """
-    norms = jnp.sqrt(jnp.diagonal(inner))
-    scale = reciprocal(norms)
-    # Rows first, then columns: the product of the two scales may overflow where each does not.
-    cos = inner * scale[:, None] * scale[None, :]
-    return jnp.where(jnp.eye(len(norms), dtype=bool), jnp.sign(norms)[:, None], cos), norms
 
 
 def reciprocal(values: Array) -> Array:

@@ -16,7 +16,16 @@ class Learned(NamedTuple):
 
 
 def init_learned(value: Array, optimizer: optax.GradientTransformation) -> Learned:
-    """Start learning a (T,) vector."""
+    """Start learning a (T,) vector.
+
+    Raises:
+      ValueError: where ``optimizer`` is no optax transformation.
+    """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            f"optimizer must be an optax optimizer, such as optax.adam(1e-2), but it is"
+            f" {optimizer!r}."
+        )
     return Learned(value, jax.vmap(optimizer.init)(value))
 
 
@@ -30,4 +39,4 @@ def learn(
     """
     updates, opt_state = jax.vmap(optimizer.update)(grad, learned.opt_state, learned.value)
     new = Learned(optax.apply_updates(learned.value, updates), opt_state)
-    return optax.tree.where(active, new, learned)
+    return jax.vmap(optax.tree.where)(active, new, learned)

@@ -6,9 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._base import Balancer, BalancerState, keep_if_finite, read_inputs, weigh
+from jaxmtl._base import (
+    Balancer,
+    BalancerState,
+    check_balancer,
+    keep_if_finite,
+    read_inputs,
+    weigh,
+)
 from jaxmtl._checks import leaf_path
-from jaxmtl._gram import solve_dtype
+from jaxmtl._gram import reciprocal, solve_dtype
 from jaxmtl._leaf_roles import select_leaves
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl._xla_cpu import warn_if_miscompiled
@@ -83,7 +90,9 @@ def value_and_balanced_grad(
       balancer_state)``, or ``((losses, aux), grad, balancer_state)``, with ``balancer_state =
       balancer.init(params)`` at the start. ``active`` is the optional mask of the tasks present;
       where the loss of an absent task is NaN for want of examples, mask the examples inside
-      ``fun``, since zero times its derivative is NaN in a single backward pass.
+      ``fun``, since zero times its derivative is NaN in a single backward pass. (A keyword
+      ``active`` of ``fun``'s own does not reach it.) A single backward pass carries the weights in
+      the type of the losses: 8 bits of them for bfloat16.
 
     Raises:
       ValueError: where ``balancer`` is none; when called, where the state is none, and as
@@ -101,15 +110,10 @@ def value_and_balanced_grad(
       [0.7333 1.1333]
     """
 
-    if not isinstance(balancer, Balancer):
-        raise ValueError(
-            "balancer must be a jaxmtl.Balancer, such as jaxmtl.mgda(), but it is a"
-            f" {type(balancer).__name__}: pass the balancer alone, and give the gradient that"
-            " comes back to the other transformations of the chain."
-        )
+    check_balancer(balancer)
 
     def stacked(
-        state: BalancerState, *args: Any, active: TaskVector | None = None, **kwargs: Any
+        state: BalancerState, /, *args: Any, active: TaskVector | None = None, **kwargs: Any
     ) -> tuple[Any, PyTree, BalancerState]:
         _check_state(state)
         value, grads = value_and_task_grads(fun, argnums, has_aux)(*args, **kwargs)
@@ -119,7 +123,7 @@ def value_and_balanced_grad(
         return value, grad, state
 
     def single_backward(
-        state: BalancerState, *args: Any, active: TaskVector | None = None, **kwargs: Any
+        state: BalancerState, /, *args: Any, active: TaskVector | None = None, **kwargs: Any
     ) -> tuple[Any, PyTree, BalancerState]:
         _check_state(state)
         value, pull_back = _vjp(fun, argnums, has_aux, args, kwargs)
@@ -130,7 +134,7 @@ def value_and_balanced_grad(
         given = read_inputs(balancer.weighting, _count_losses(losses), dtype, losses, active)
         weights, new_state = weigh(balancer.weighting, given, state, dtype)
         weighted = select_leaves(balancer.roles.weighted, params)
-        grads = [pull_back(_rows_like(weights, leaves, treedef))]
+        grads = [_pull_back_scaled(pull_back, weights, leaves, treedef)]
         if not all(weighted):
             grads.append(pull_back(_rows_like(given.active.astype(dtype), leaves, treedef)))
         flat = zip(*map(jax.tree.leaves, grads), strict=True)
@@ -159,6 +163,11 @@ def _vjp(
     """Linearise ``fun`` in the chosen arguments: its value, and cotangents -> gradients."""
     warn_if_miscompiled()
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not all(-len(args) <= number < len(args) for number in numbers):
+        raise ValueError(
+            f"argnums is {argnums}, but {len(args)} positional arguments came: pass what is to be"
+            " differentiated by position."
+        )
 
     def of_chosen(*chosen: Any) -> Any:
         full = list(args)
@@ -182,6 +191,17 @@ def _vjp(
         return grads[0] if isinstance(argnums, int) else grads
 
     return ((losses, aux) if has_aux else losses), gradients
+
+
+def _pull_back_scaled(
+    pull_back: Callable[[PyTree], PyTree], weights: Array, leaves: list[Array], treedef: Any
+) -> PyTree:
+    """Pull back the weights, in a range that 16-bit losses can hold."""
+    if all(leaf.dtype.itemsize > 2 for leaf in leaves):
+        return pull_back(_rows_like(weights, leaves, treedef))
+    largest = jnp.max(jnp.abs(weights))
+    grads = pull_back(_rows_like(weights * reciprocal(largest), leaves, treedef))
+    return jax.tree.map(lambda g: (g.astype(weights.dtype) * largest).astype(g.dtype), grads)
 
 
 def _arguments(args: tuple[Any, ...], argnums: int | Sequence[int]) -> PyTree:

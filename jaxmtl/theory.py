@@ -7,6 +7,8 @@ steps. What they cost at these two points gives the scale of each loss, for
 The helpers return Python floats, computed in float64 from data at hand; call them outside ``jit``.
 """
 
+import numbers
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -28,8 +30,8 @@ def zero_output_cross_entropy(num_classes: int) -> float:
       >>> round(theory.zero_output_cross_entropy(10), 4)
       2.3026
     """
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, but it is {num_classes}.")
+    if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
+        raise ValueError(f"num_classes must be a whole number above 1, but it is {num_classes}.")
     return float(np.log(num_classes))
 
 

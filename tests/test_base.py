@@ -1,5 +1,7 @@
 """What the transformation around a method refuses, and how it fits into optax."""
 
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -52,23 +54,37 @@ def test_every_message_names_a_cure():
     ("make", "message"),
     [
         (lambda: jaxmtl.mgda(num_tasks=0), "num_tasks must be at least 1, but it is 0"),
+        (lambda: jaxmtl.gradnorm(2, alpha=np.float32(-1)), "alpha must be a number of at least 0"),
+        (lambda: jaxmtl.gradnorm(2, alpha="1.5"), "alpha must be a number of at least 0"),
+        (lambda: jaxmtl.mgda(max_iterations=2.5), "max_iterations must be a whole number"),
+        (lambda: jaxmtl.static("abc"), "weights must hold one real number per task"),
+        (lambda: jaxmtl.static([1e39, 1.0]), "weights must be finite in float32"),
+        (lambda: jaxmtl.prior_loss([1e-40, 1.0]), "reciprocals that are finite in float32"),
+        (lambda: jaxmtl.normalize(initial_losses=[1.0, 1.0]), "are for the rate adjustment"),
+        (lambda: jaxmtl.gradnorm(2, optimizer=0.1).init(PARAMS), "optimizer must be an optax opt"),
         (lambda: jaxmtl.gradnorm(2.0), "num_tasks must be a Python int"),
         (lambda: jaxmtl.initial_loss(True), "num_tasks must be a Python int"),
-        (lambda: jaxmtl.gradnorm(2, alpha=-1.0), "alpha must be at least 0, but it is -1.0"),
-        (lambda: jaxmtl.normalize(alpha=-0.1), "alpha must be at least 0"),
+        (
+            lambda: jaxmtl.gradnorm(2, alpha=-1.0),
+            "alpha must be a number of at least 0, but it is -1.0",
+        ),
+        (lambda: jaxmtl.normalize(alpha=-0.1), "alpha must be a number of at least 0"),
         (lambda: jaxmtl.normalize(alpha=0.5), "needs their number"),
         (lambda: jaxmtl.pcgrad(0, reduction="max"), "reduction must be one of sum, mean"),
         (lambda: jaxmtl.pcgrad("seed"), "key must be one JAX random key"),
         (lambda: jaxmtl.pcgrad(jnp.ones(3)), "key must be one JAX random key"),
         (lambda: jaxmtl.mgda(normalizer="l1"), r"normalizer must be one of none, l2, loss, loss\+"),
-        (lambda: jaxmtl.mgda(tolerance=-1.0), "tolerance must be at least 0"),
-        (lambda: jaxmtl.mgda(max_iterations=0), "max_iterations must be at least 1"),
+        (lambda: jaxmtl.mgda(tolerance=-1.0), "tolerance must be a number of at least 0"),
+        (lambda: jaxmtl.mgda(max_iterations=0), "max_iterations must be a whole number above 0"),
         (lambda: jaxmtl.static([1.0, float("nan")]), "weights must be finite"),
         (lambda: jaxmtl.static([]), "weights must hold one scalar per task"),
         (lambda: jaxmtl.static(jnp.ones((2, 2))), "weights must hold one scalar per task"),
         (lambda: jaxmtl.prior_loss([1.0, 0.0]), "values must be above 0.0 for every task"),
         (lambda: jaxmtl.initial_loss(3, [1.0, 2.0]), "values holds 2 values, but there are 3"),
-        (lambda: jaxmtl.initial_loss(2, num_batches=0), "num_batches must be at least 1"),
+        (
+            lambda: jaxmtl.initial_loss(2, num_batches=0),
+            "num_batches must be a whole number above 0",
+        ),
         (lambda: jaxmtl.uncertainty(2, kinds="poisson"), "kinds must be one of regression"),
         (lambda: jaxmtl.uncertainty(2, kinds=["regression"]), "kinds holds 1 values"),
         (lambda: jaxmtl.gradnorm(2, initial_losses=[1.0, -1.0]), "initial_losses must be above"),
@@ -121,12 +137,14 @@ def test_a_name_that_is_no_loss_is_noticed(make):
     right, wrong = make(["labels", "depth"]), make(["depht", "labels"])
     right.update(grads, right.init(params), losses=losses)
     wrong.update(grads, wrong.init(params), losses=jnp.ones(2))
-    with pytest.raises(ValueError, match="for the tasks depht, labels, but the losses are named"):
+    with pytest.raises(
+        ValueError, match="depht, labels in the balancer's values; depth, labels in losses"
+    ):
         wrong.update(grads, wrong.init(params), losses=losses)
 
 
 def test_names_of_priorities_and_of_the_method_must_agree():
-    with pytest.raises(ValueError, match="priorities are named a, c, but"):
+    with pytest.raises(ValueError, match="are a, c in priorities; a, b in the balancer"):
         jaxmtl.prioritise(jaxmtl.static({"a": 1, "b": 2}), {"a": 1, "c": 2})
 
 
@@ -149,6 +167,76 @@ def test_a_balancer_of_ones_own():
     updates, state = own.update(2 * jnp.eye(2), own.init(jnp.zeros(2)))
     np.testing.assert_allclose(updates, [8, 8])
     assert state.method == 1
+
+
+@pytest.mark.parametrize(
+    ("weighting", "message"),
+    [
+        (jaxmtl.Weighting(lambda dtype: (), None, frozenset({"gram"}), 2), r"holds \['gram'\]"),
+        (
+            jaxmtl.Weighting(lambda dtype: (), lambda g, s: (jnp.ones((2, 1)), s), frozenset(), 2),
+            r"of shape \(T,\), here \(2,\), but they have shape \(2, 1\)",
+        ),
+    ],
+)
+def test_mistakes_in_a_balancer_of_ones_own(weighting, message):
+    def use():
+        own = jaxmtl.make_balancer(weighting)
+        return own.update(jnp.eye(2), own.init(jnp.zeros(2)))
+
+    with pytest.raises(ValueError, match=message):
+        use()
+
+
+def test_a_method_that_overflows_is_visible_and_keeps_its_state():
+    def update(given, state):
+        return given.losses * 1e30 * 1e30, state * jnp.inf
+
+    own = jaxmtl.make_balancer(
+        jaxmtl.Weighting(lambda dtype: jnp.ones((), dtype), update, frozenset({"losses"}), 2)
+    )
+    updates, state = own.update(jnp.eye(2), own.init(jnp.zeros(2)), losses=jnp.ones(2))
+    assert np.all(np.isnan(updates))
+    assert state.method == 1
+
+
+def test_tiny_first_losses_do_not_freeze_the_rates():
+    balancer = jaxmtl.gradnorm(2)
+    state = balancer.init(jnp.zeros(2))
+    for losses in ([1e-35, 1.0], [1e4, 1.0], [1e4, 1.0]):
+        _, state = balancer.update(jnp.eye(2), state, losses=jnp.array(losses))
+    assert np.all(np.isfinite(state.method.learned.value))
+    assert state.method.learned.value[0] > 1
+
+
+def test_names_are_compared_wherever_they_come_from():
+    class Losses(NamedTuple):
+        seg: float
+        depth: float
+
+    balancer = jaxmtl.static({"seg": 10.0, "depth": 1.0})
+    state = balancer.init(jnp.zeros(2))
+    with pytest.raises(ValueError, match="depth, seg in the balancer's values; seg, depth in loss"):
+        balancer.update(jnp.eye(2), state, losses=Losses(1.0, 2.0))
+    with pytest.raises(ValueError, match="depth, seg in losses; a, seg in active"):
+        jaxmtl.equal().update(
+            jnp.eye(2), state, losses={"seg": 1.0, "depth": 1.0}, active={"seg": True, "a": False}
+        )
+
+
+def test_masks_of_numbers_are_refused():
+    refuse(STACKED, "active must be a mask of bools", active=[0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda b: jaxmtl.on_shared(b, True), lambda b: jaxmtl.prioritise(b, [1])]
+)
+@pytest.mark.parametrize("balancer", [optax.adam(0.1), jaxmtl.mgda])
+def test_combinators_take_balancers_only(wrap, balancer):
+    with pytest.raises(
+        ValueError, match=r"balancer must be a jaxmtl.Balancer, such as jaxmtl.mgda"
+    ):
+        wrap(balancer)
 
 
 def test_update_is_not_differentiated_through_the_losses():

@@ -276,6 +276,24 @@ def test_a_non_finite_step_is_visible_and_leaves_the_state(name, broken):
 
 
 @every_method
+def test_a_donated_state_takes_nothing_of_the_balancer_with_it(name):
+    balancer = make(name)
+    grads, losses = as_tree(references.gradients(13, 3, 10)), jnp.array(LOSSES[:3])
+    step = jax.jit(lambda s: balancer.update(grads, s, losses=losses), donate_argnums=0)
+    first, _ = step(balancer.init(PARAMS))
+    second, _ = step(balancer.init(PARAMS))
+    chex.assert_trees_all_equal(first, second)
+
+
+@every_method
+def test_debug_nans_finds_nothing_in_eager_mode(name):
+    balancer, losses = make(name), jnp.array(LOSSES[:3])
+    with jax.debug_nans(True):
+        for stack in (references.gradients(13, 3, 10), np.zeros((3, 10))):
+            balancer.update(as_tree(stack), balancer.init(PARAMS), losses=losses)
+
+
+@every_method
 def test_apply_if_finite_skips_the_broken_step_whole(name):
     optimizer = optax.chain(make(name), optax.apply_if_finite(optax.adam(0.1), 5))
     j, losses = references.gradients(14, 3, 10), np.array(LOSSES[:3], np.float32)

@@ -39,14 +39,12 @@ def test_combination(dtype):
     assert relative_error(update, expected) < max(1e-6, float(jnp.finfo(dtype).eps))
 
 
-def test_cosines():
-    j = gradients(2, 4, 31, spread=6)
-    j[2] = 0
-    cos, norms = _gram.cosines(jnp.asarray(j @ j.T, jnp.float32))
-    unit = j / np.where(np.linalg.norm(j, axis=1), np.linalg.norm(j, axis=1), 1)[:, None]
-    np.testing.assert_allclose(cos, unit @ unit.T, atol=1e-6)
-    np.testing.assert_allclose(norms, np.linalg.norm(j, axis=1), rtol=1e-6)
-    np.testing.assert_array_equal(np.diagonal(cos), [1, 1, 0, 1])
+def test_the_contraction_over_all_axes_is_the_same():
+    """The form that more than one device takes."""
+    for leaf in leaves_of(gradients(3, 4, 31)):
+        flat = np.asarray(leaf, np.float64).reshape(4, -1)
+        whole = jax.jit(_gram._whole_gramian, static_argnums=1)(leaf, jnp.float32)
+        assert relative_error(whole, flat @ flat.T) < 1e-6
 
 
 def test_reciprocal_is_total():

@@ -138,6 +138,37 @@ def test_cheap_route_gives_task_specific_leaves_their_own_gradient():
     np.testing.assert_allclose([grad["head_a"], grad["head_b"]], [2, 6], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_losses_do_not_overflow_the_weights(dtype):
+    def losses_fn(p):
+        return {"x": (jnp.sum(p**2) * 4e-6).astype(dtype), "y": jnp.sum(p).astype(dtype)}
+
+    balancer, p = jaxmtl.real_time_loss(), jnp.ones(3)
+    losses, grads = jaxmtl.value_and_task_grads(losses_fn)(p)
+    expected, _ = balancer.update(grads, balancer.init(p), p, losses=losses)
+    _, grad, _ = jaxmtl.value_and_balanced_grad(losses_fn, balancer)(balancer.init(p), p)
+    np.testing.assert_allclose(grad, expected, rtol=float(2 * jnp.finfo(dtype).eps))
+
+
+def test_the_functions_own_arguments_may_bear_any_name():
+    def losses_fn(p, *, state, balancer):
+        return {"x": state * jnp.sum(p), "y": balancer * jnp.sum(p**2)}
+
+    balancer = jaxmtl.equal()
+    route = jaxmtl.value_and_balanced_grad(losses_fn, balancer)
+    _, grad, _ = route(balancer.init(X), X, state=2.0, balancer=0.0)
+    np.testing.assert_allclose(grad, [1, 1, 1])
+
+
+def test_arguments_that_are_not_there_are_refused_in_words():
+    for call in (
+        lambda: jaxmtl.value_and_task_grads(named_losses)(x=X),
+        lambda: jaxmtl.value_and_task_grads(named_losses, argnums=3)(X),
+    ):
+        with pytest.raises(ValueError, match="positional arguments came"):
+            call()
+
+
 def test_active_on_the_cheap_route():
     balancer = jaxmtl.equal(num_tasks=2)
     fun = jaxmtl.value_and_balanced_grad(lambda x: jnp.stack([x[0], x[1] ** 2]), balancer)

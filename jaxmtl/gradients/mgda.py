@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxmtl._base import Balancer, Given, Weighting, make_balancer
-from jaxmtl._checks import check_at_least, check_choice, optional_num_tasks
+from jaxmtl._checks import check_at_least, check_choice, check_count, optional_num_tasks
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
 from jaxmtl.solvers.min_norm import min_norm
@@ -49,7 +49,8 @@ def mgda(
       A balancer that reads the Gramian, and the losses for the normalizers that name them. Scale:
       g on T identical gradients g. Degree 1. A task whose gradient is zero takes all the weight
       and the update is zero, since nothing can be gained without harming it as far as first order
-      tells; mask absent tasks with ``active``. With a normalizer the update is a descent direction
+      tells; mask absent tasks with ``active``. A task of zero loss under "loss" or "loss+" would be
+      infinitely long and has no weight. With a normalizer the update is a descent direction
       for the normalised gradients' combination, and promises nothing about conflict otherwise.
 
     Raises:
@@ -74,19 +75,20 @@ def mgda(
     """
     check_choice("normalizer", normalizer, NORMALIZERS)
     check_at_least("tolerance", tolerance, 0)
-    check_at_least("max_iterations", max_iterations, 1)
+    check_count("max_iterations", max_iterations)
     uses_losses = normalizer.startswith("loss")
 
     def update(given: Given, state: MGDAState) -> tuple[Array, MGDAState]:
-        scale = jnp.ones_like(given.gramian[0])
+        scale, present = jnp.ones_like(given.gramian[0]), given.active
         if normalizer in ("l2", "loss+"):
             scale *= reciprocal(jnp.sqrt(jnp.diagonal(given.gramian)))
         if uses_losses:
             scale *= reciprocal(given.losses)
+            present &= reciprocal(given.losses) > 0
         # Rows first, then columns: the product of two scales may be out of range where each is not.
         scaled = given.gramian * scale[:, None] * scale[None, :]
-        point = min_norm(scaled, given.active, tolerance=tolerance, max_iterations=max_iterations)
-        return point.weights, MGDAState(point.gap, point.iterations)
+        point = min_norm(scaled, present, tolerance=tolerance, max_iterations=max_iterations)
+        return jnp.where(present, point.weights, 0), MGDAState(point.gap, point.iterations)
 
     def init(dtype: jnp.dtype) -> MGDAState:
         return MGDAState(jnp.zeros((), dtype), jnp.zeros((), jnp.int32))

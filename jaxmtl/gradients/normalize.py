@@ -1,5 +1,7 @@
 """Direct normalisation of each gradient."""
 
+import numbers
+
 import jax.numpy as jnp
 
 from jaxmtl._base import Balancer, Given, Weighting, make_balancer
@@ -53,7 +55,9 @@ def normalize(
     """
     check_at_least("alpha", alpha, 0)
     num_tasks = optional_num_tasks(num_tasks)
-    if isinstance(alpha, int | float) and alpha == 0:
+    if isinstance(alpha, numbers.Real) and alpha == 0:
+        if initial_losses is not None:
+            raise ValueError("initial_losses are for the rate adjustment: give an alpha above 0.")
 
         def plain(given: Given, state: PyTree) -> tuple[Array, PyTree]:
             return reciprocal(jnp.sqrt(jnp.diagonal(given.gramian))), state
@@ -63,7 +67,8 @@ def normalize(
     if num_tasks is None:
         raise ValueError(
             "normalize with a rate adjustment (alpha other than 0) keeps the initial loss of each"
-            " task, and so needs their number: write normalize(alpha=..., num_tasks=...)."
+            " task, and so needs their number: write normalize(alpha=..., num_tasks=...). Inside"
+            " optax.inject_hyperparams, list alpha in static_args where it is 0."
         )
     known = None
     if initial_losses is not None:

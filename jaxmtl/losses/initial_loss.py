@@ -1,7 +1,7 @@
 """Weights from the losses at the start of training."""
 
 from jaxmtl._base import Balancer, Given, Weighting, make_balancer
-from jaxmtl._checks import check_at_least, check_num_tasks, constant_vector, task_names
+from jaxmtl._checks import check_count, check_num_tasks, constant_vector, task_names
 from jaxmtl._first_losses import FirstLosses, init_first_losses, observe
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, TaskVector
@@ -46,7 +46,7 @@ def initial_loss(
       2022 (in Chinese)
     """
     check_num_tasks(num_tasks)
-    check_at_least("num_batches", num_batches, 1)
+    check_count("num_batches", num_batches)
     known = None
     if values is not None:
         known = constant_vector("values", values, num_tasks, above=0.0)

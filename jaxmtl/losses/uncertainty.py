@@ -97,7 +97,8 @@ def uncertainty(
     Returns:
       A balancer that reads the losses. Scale: (sum_i a_i) g on T identical gradients g at the
       start. Degree 1 in the gradients. Its state keeps ``method.value``, the log variances, within
-      +-40 so that a loss of exactly zero leaves them finite.
+      +-40 so that a loss of exactly zero leaves them finite; but the weight has then grown beyond
+      use, so leave out a task that is solved exactly.
 
     Raises:
       ValueError: for an unknown kind or ``num_tasks`` that does not fit; at update, where

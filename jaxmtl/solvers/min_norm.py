@@ -1,16 +1,17 @@
 """The min-norm point of the convex hull of T vectors, from their Gramian."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._gram import cosines, reciprocal
+from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
+from jaxmtl.solvers.complementarity import complementarity
+from jaxmtl.solvers.scaling import equilibrate
 
 _MAX_SUPPORT_CHANGES = 8
-_REFINEMENTS = 3
 
 
 class MinNorm(NamedTuple):
@@ -41,9 +42,9 @@ def min_norm(
 
     More: Frank-Wolfe with pairwise steps, each moving weight between the two vectors for which
     that gains most, until the relative duality gap is below the tolerance, or the value is not to
-    be told from zero, or a step no longer changes it. Then a polish on the support: with cosines C
-    and norms n, the same problem reads C x >= 1/n, x >= 0, complementary, and w ~ x/n, which no
-    spread of the norms can harm.
+    be told from zero, or a step no longer changes it. Then a polish on the support: with scales s
+    that bring all lengths to about one and C = S G S, the same problem reads C x >= s, x >= 0,
+    complementary, and w ~ s x, which no spread of the lengths can harm.
 
     Args:
       gramian: (T, T) inner products of the vectors, real floating.
@@ -53,8 +54,9 @@ def min_norm(
 
     Returns:
       A ``MinNorm``. On a Gramian accumulated in float32 expect a gap, measured on the vectors, of
-      1e-6 where they are of similar length and not almost opposite, and of 1e-5 (T <= 16) to 1e-4
-      (T = 64) where their lengths span a factor of 1000. Not differentiable in reverse mode (it
+      1e-6 where they are of similar length and the point is not much shorter than they are, and of
+      1e-5 (T <= 16) to 1e-4 (T = 64, or strong conflict) where their lengths span a factor of 1000.
+      Not differentiable in reverse mode (it
       loops until converged); a non-finite Gramian gives a finite point of no meaning or NaN.
 
     Raises:
@@ -78,13 +80,16 @@ def min_norm(
       Hintermueller, Ito & Kunisch, `The primal-dual active set strategy as a semismooth Newton
       method <https://doi.org/10.1137/S1052623401383558>`_, 2002
     """
+    gramian = jnp.asarray(gramian)
     if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
         raise ValueError(
             f"gramian must have shape (T, T), but it has {gramian.shape}: for stacked vectors J"
             " pass J @ J.T."
         )
     num = gramian.shape[0]
-    present = jnp.ones(num, bool) if active is None else active
+    present = jnp.ones(num, bool) if active is None else jnp.asarray(active, bool)
+    gramian = gramian.astype(jnp.promote_types(gramian.dtype, jnp.float32))
+    gramian = jnp.where(present[:, None] & present[None, :], gramian, 0)
     with jax.default_matmul_precision("highest"):
         # The problem has no unit. A power of two takes the size away without rounding.
         _, exponent = jnp.frexp(jnp.max(jnp.diagonal(gramian)))
@@ -109,10 +114,11 @@ def _closed_form(inner: Array, active: Array) -> Array:
     if inner.shape[0] == 1:
         return jnp.ones_like(inner[0])
     across = inner[0, 0] + inner[1, 1] - 2 * inner[0, 1]
-    along = (inner[1, 1] - inner[0, 1]) / jnp.where(across > 0, across, 1)
-    first = jnp.where(across > 0, jnp.clip(along, 0, 1), 0.5)
-    first = jnp.where(active[1], jnp.where(active[0], first, 0), 1)
-    return jnp.stack([first, 1 - first])
+    # Each weight by its own formula: one minus the other would lose all digits of a small weight,
+    # which may be that of a long vector.
+    along = (jnp.diagonal(inner)[::-1] - inner[0, 1]) / jnp.where(across > 0, across, 1)
+    both = jnp.where(across > 0, jnp.clip(along, 0, 1), 0.5)
+    return jnp.where(jnp.all(active), both, active.astype(inner.dtype))
 
 
 def _duality_gap(inner: Array, weights: Array, active: Array) -> tuple[Array, Array, Array]:
@@ -160,37 +166,8 @@ def _frank_wolfe(
 
 
 def _polish(inner: Array, active: Array, support: Array) -> Array:
-    """Solve C x >= r, x >= 0, complementary, with r = 1/n, from a guess of the support."""
-    cos, norms = cosines(inner)
-    per_norm = reciprocal(norms)
-    bound = jnp.min(norms, where=active, initial=jnp.inf) * per_norm
-    identity = jnp.eye(len(bound), dtype=bound.dtype)
-    # Two parallel vectors in the support make C singular. With a ridge the factor exists, and the
-    # refinement below takes the ridge out of the solution again.
-    ridge = len(bound) * jnp.finfo(bound.dtype).eps
-
-    def times_cosines(x: Array) -> Array:
-        # From the Gramian itself: the cosines are rounded three times more.
-        return per_norm * (inner @ (per_norm * x))
-
-    def solve(support: Array) -> Array:
-        inside = support[:, None] & support[None, :]
-        matrix = jnp.where(inside, cos + ridge * identity, identity)
-        factor = jax.scipy.linalg.cho_factor(matrix)
-        x = jnp.zeros_like(bound)
-        for _ in range(1 + _REFINEMENTS):
-            x += jax.scipy.linalg.cho_solve(factor, jnp.where(support, bound - times_cosines(x), 0))
-        return x
-
-    def change_support(carry: tuple[Array, Array, Array, Array]) -> Any:
-        support, _, changes, _ = carry
-        x = solve(support)
-        wanted = active & jnp.where(support, x > 0, times_cosines(x) < bound)
-        return wanted, x, changes + 1, jnp.any(wanted != support)
-
-    start = (support, jnp.zeros_like(bound), jnp.zeros((), jnp.int32), jnp.asarray(True))
-    _, x, *_ = lax.while_loop(
-        lambda carry: carry[3] & (carry[2] < _MAX_SUPPORT_CHANGES), change_support, start
-    )
-    weights = jnp.maximum(x, 0) * bound
+    """Solve the problem without its lengths on a guess of the support."""
+    scaled, scale = equilibrate(inner)
+    x = complementarity(scaled, -scale, support, active, max_iterations=_MAX_SUPPORT_CHANGES).z
+    weights = x * scale
     return weights * reciprocal(jnp.sum(weights))

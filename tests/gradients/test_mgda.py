@@ -42,6 +42,31 @@ def test_reference_direction_and_diagnostics():
     assert state.method.gap < 1e-6
 
 
+@pytest.mark.parametrize("ratio", [1.0, 1e3, 1e5, 1e6])
+@pytest.mark.parametrize("longest", [0, 1])
+def test_two_tasks_of_very_different_length(ratio, longest):
+    """The small weight belongs to the long gradient: an error of 1e-7 in it would rule."""
+    balancer = jaxmtl.mgda()
+    update = jax.jit(balancer.update)
+    for seed in range(30):
+        j = np.random.default_rng(seed).normal(size=(2, 4))
+        j[longest] *= ratio
+        j = j.astype(np.float32).astype(np.float64)
+        d, _ = update(jnp.asarray(j, jnp.float32), balancer.init(jnp.zeros(4)))
+        d = np.asarray(d, np.float64)
+        assert np.all(j @ d >= -1e-6 * np.linalg.norm(j, axis=1) * np.linalg.norm(d))
+
+
+@pytest.mark.parametrize("normalizer", ["loss", "loss+"])
+def test_a_task_of_zero_loss_has_no_weight_where_losses_normalise(normalizer):
+    balancer = jaxmtl.mgda(normalizer=normalizer, num_tasks=3)
+    losses = jnp.array([0.0, 1.0, 1.0])
+    _, state = balancer.update(jnp.eye(3), balancer.init(jnp.zeros(3)), losses=losses)
+    np.testing.assert_allclose(state.task_weights, [0, 0.5, 0.5], rtol=1e-6)
+    _, state = balancer.update(jnp.eye(3), state, losses=jnp.zeros(3))
+    np.testing.assert_array_equal(state.task_weights, [0, 0, 0])
+
+
 def test_every_loss_falls_along_the_update():
     for seed in range(10):
         j = gradients(seed, 6, 30, kind="conflicting")

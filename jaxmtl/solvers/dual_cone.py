@@ -1,0 +1,56 @@
+"""Projection on the dual cone of T vectors, from their Gramian."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmtl._typing import Array
+from jaxmtl.solvers.complementarity import Complementarity, complementarity
+from jaxmtl.solvers.scaling import equilibrate
+
+
+def dual_cone(gramian: Array, weights: Array, active: Array | None = None) -> Complementarity:
+    """Find the weights of the nearest combination that conflicts with no vector.
+
+    argmin v'Gv over v >= u: J'v is the projection of J'u on the cone of all d with <g_i, d> >= 0.
+    Solved for z in v = u + s z, with scales s that bring all lengths to about one and C = S G S:
+    z >= 0, C (z + u/s) >= 0, complementary; so the spread of the lengths does no harm.
+
+    Args:
+      gramian: (T, T) inner products of the vectors.
+      weights: (T,) u, or (N, T) several at once.
+      active: (T,) bool, which vectors take part; all if None.
+
+    Returns:
+      A ``Complementarity`` whose ``z`` holds the weights v, of the shape of ``weights``.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxmtl.solvers import dual_cone
+      >>> vectors = jnp.array([[1.0, 0.0], [-1.0, 1.0]])
+      >>> print(dual_cone(vectors @ vectors.T, jnp.array([0.5, 0.5])).z)
+      [0.5 0.5]
+
+    References:
+      Lopez-Paz & Ranzato, `Gradient Episodic Memory for Continual Learning
+      <https://arxiv.org/abs/1706.08840>`_, 2017
+
+      Quinton & Rey, `Jacobian Descent for Multi-Objective Optimization
+      <https://arxiv.org/abs/2406.16232>`_, 2024
+    """
+    if weights.ndim == 2:
+        return jax.vmap(dual_cone, in_axes=(None, 0, None))(gramian, weights, active)
+    if gramian.shape != 2 * weights.shape:
+        raise ValueError(
+            f"gramian must have shape (T, T) for weights of shape (T,), but they have"
+            f" {gramian.shape} and {weights.shape}."
+        )
+    with jax.default_matmul_precision("highest"):
+        scaled, scale = equilibrate(gramian)
+        # A vector of zero length constrains nothing.
+        present = jnp.diagonal(scaled) > 0
+        present = present if active is None else active & present
+        found = complementarity(scaled, scaled @ (weights / scale), active=present)
+        return found._replace(z=weights + found.z * scale)

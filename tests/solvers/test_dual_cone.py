@@ -1,0 +1,90 @@
+"""Projections on the dual cone, and the complementarity problems behind them, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+from jaxmtl.solvers import complementarity, dual_cone, equilibrate
+from tests.references import J2, J3, gradients, relative_error
+
+project = jax.jit(dual_cone)
+
+
+def reference(j, u):
+    """v = u + z with z >= 0: ||J'(u + z)|| is a non-negative least-squares problem in z."""
+    norms = np.linalg.norm(j, axis=1)
+    z, _ = scipy.optimize.nnls((j / norms[:, None]).T, -(u @ j), maxiter=10_000)
+    return (u + z / norms) @ j
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "conflicting", "aligned"])
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+@pytest.mark.parametrize("num", [1, 2, 3, 8, 16])
+def test_against_non_negative_least_squares(num, spread, kind):
+    for seed in range(5):
+        j = gradients(seed, num, 200, spread, kind)
+        gram = jnp.asarray(j @ j.T, jnp.float32)
+        u = np.full(num, 1 / num)
+        found = project(gram, jnp.asarray(u, jnp.float32))
+        d = np.asarray(found.z, np.float64) @ j
+        assert relative_error(d, reference(j, u)) < 1e-4
+        assert np.all(found.z >= u * (1 - 1e-6))
+        assert np.min(j @ d / np.linalg.norm(j, axis=1)) >= -1e-5 * np.linalg.norm(d)
+
+
+def test_reference_numbers():
+    for j, expected in [(J2, [11 / 18, 1 / 2]), (J3, [1 / 3, 1 / 3, 0.3511111111])]:
+        gram = jnp.asarray(j @ j.T, jnp.float32)
+        np.testing.assert_allclose(project(gram, jnp.ones(len(j)) / len(j)).z, expected, rtol=1e-5)
+    gram = jnp.asarray(J2 @ J2.T, jnp.float32)
+    each = project(gram, jnp.eye(2) / 2)
+    np.testing.assert_allclose(each.z.sum(axis=0), [10 / 9, 15 / 19], rtol=1e-5)
+    assert each.residual.shape == (2,)
+
+
+def test_degenerate_stacks():
+    """Parallel, opposite and zero vectors: finite, and no conflict."""
+    for j in (np.ones((3, 4)), np.array([[1.0, 2], [-1, -2], [3, 1]]), np.eye(3, 4) * [1, 0, 1, 0]):
+        found = project(jnp.asarray(j @ j.T, jnp.float32), jnp.ones(3) / 3)
+        d = np.asarray(found.z, np.float64) @ j
+        assert np.all(np.isfinite(d))
+        assert np.all(j @ d >= -1e-5)
+
+
+def test_random_complementarity_problems():
+    solve = jax.jit(complementarity)
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        a = rng.normal(size=(6, 8))
+        matrix, _ = equilibrate(jnp.asarray(a @ a.T, jnp.float32))
+        offset = jnp.asarray(rng.normal(size=6), jnp.float32)
+        found = solve(matrix, offset)
+        slack = np.asarray(matrix, np.float64) @ np.asarray(found.z, np.float64) + offset
+        assert found.residual < 1e-4
+        assert np.all(found.z >= 0)
+        assert slack.min() > -1e-3
+        assert np.abs(found.z * slack).max() < 1e-3 * max(1, float(found.z.max()))
+        assert found.iterations < 20
+
+
+def test_scaling_rounds_nothing():
+    j = gradients(0, 5, 30, spread=6)
+    gram = jnp.asarray(j @ j.T, jnp.float32)
+    scaled, scale = equilibrate(gram)
+    back = np.asarray(scaled, np.float64) / np.outer(scale, scale)
+    np.testing.assert_array_equal(back, np.asarray(gram, np.float64))
+    assert np.all((np.diagonal(scaled) >= 0.49) & (np.diagonal(scaled) <= 2.01))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dual_cone(jnp.eye(3), jnp.ones(2)), r"\(3, 3\) and \(2,\)"),
+        (lambda: complementarity(jnp.eye(3), jnp.ones(2)), r"\(3, 3\) and \(2,\)"),
+    ],
+)
+def test_shapes_that_do_not_fit(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
