@@ -9,6 +9,19 @@ from typing import Any
 from jaxmtl._xla_cpu import use_safe_cpu_compiler
 from jaxmtl.methods import METHODS
 
+DEFAULT = [
+    "equal",
+    "static",
+    "initial_loss",
+    "prior_loss",
+    "real_time_loss",
+    "uncertainty",
+    "gradnorm",
+    "normalize",
+    "pcgrad",
+    "mgda",
+]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; returns the exit status."""
@@ -16,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         _list_methods()
         return 0
-    unknown = [name for name in options.methods if name not in METHODS]
+    names = list(METHODS) if options.methods == ["all"] else list(dict.fromkeys(options.methods))
+    unknown = [name for name in names if name not in METHODS]
     if unknown:
         print(
             f"jaxmtl: unknown method {', '.join(unknown)}; the methods are {', '.join(METHODS)}",
@@ -39,7 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     comparison = Comparison(problem, steps=options.steps, seeds=options.seeds)
     report = Report(problem, steps=options.steps, seeds=options.seeds)
-    names = list(dict.fromkeys(options.methods))
     runs = references(problem) + contestants(problem, names)
     status = 0
     try:
@@ -69,7 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     parser.add_argument(
-        "--methods", nargs="+", default=list(METHODS), metavar="NAME", help="which (default: all)"
+        "--methods",
+        nargs="+",
+        default=DEFAULT,
+        metavar="NAME",
+        help=f"which, or 'all' (default: {', '.join(DEFAULT)})",
     )
     parser.add_argument("--seeds", type=_positive, default=5, help="seeds (default: 5)")
     parser.add_argument("--steps", type=_positive, default=800, help="steps (default: 800)")

@@ -8,14 +8,24 @@ from typing import NamedTuple
 
 from jaxmtl._base import Balancer
 from jaxmtl._typing import Array
+from jaxmtl.gradients.conflict_free import conflict_free
+from jaxmtl.gradients.dualproj import dualproj
+from jaxmtl.gradients.fairgrad import fairgrad
 from jaxmtl.gradients.gradnorm import gradnorm
+from jaxmtl.gradients.imtl_g import imtl_g
 from jaxmtl.gradients.mgda import mgda
+from jaxmtl.gradients.nash_mtl import nash_mtl
 from jaxmtl.gradients.normalize import normalize
 from jaxmtl.gradients.pcgrad import pcgrad
+from jaxmtl.gradients.upgrad import upgrad
+from jaxmtl.losses.dwa import dwa
 from jaxmtl.losses.equal import equal
+from jaxmtl.losses.gls import gls
+from jaxmtl.losses.imtl_l import imtl_l
 from jaxmtl.losses.initial_loss import initial_loss
 from jaxmtl.losses.prior_loss import prior_loss
 from jaxmtl.losses.real_time_loss import real_time_loss
+from jaxmtl.losses.rlw import rlw
 from jaxmtl.losses.static import static
 from jaxmtl.losses.uncertainty import uncertainty
 
@@ -44,8 +54,14 @@ class Method(NamedTuple):
     any_order: bool = True
 
 
+def one(num_tasks: int) -> float:
+    """The length of a mean of identical unit gradients."""
+    del num_tasks
+    return 1.0
+
+
 METHODS: dict[str, Method] = {
-    "equal": Method("1/T each", "baseline", lambda t, key: equal(num_tasks=t), 1, lambda t: 1.0),
+    "equal": Method("1/T each", "baseline", lambda t, key: equal(num_tasks=t), 1, one),
     "static": Method(
         "the user's constants", "baseline", lambda t, key: static([1.0] * t), 1, float
     ),
@@ -90,7 +106,65 @@ METHODS: dict[str, Method] = {
         "Sener & Koltun 2018",
         lambda t, key: mgda(num_tasks=t),
         1,
-        lambda t: 1.0,
+        one,
+        descends_all=True,
+    ),
+    "gls": Method(
+        "gradient of the geometric mean", "Chennupati 2019", lambda t, key: gls(num_tasks=t), 1, one
+    ),
+    "dwa": Method("slower losses more", "Liu 2019", lambda t, key: dwa(t, window=10), 1, float),
+    "rlw": Method(
+        "random", "Lin 2022", lambda t, key: rlw(key, num_tasks=t), 1, one, any_order=False
+    ),
+    "imtl_l": Method(
+        "learned: every weighted loss is 1", "Liu 2021", lambda t, key: imtl_l(t), 1, float
+    ),
+    "upgrad": Method(
+        "each gradient projected on the dual cone",
+        "Quinton & Rey 2024",
+        lambda t, key: upgrad(num_tasks=t),
+        1,
+        one,
+        descends_all=True,
+    ),
+    "dualproj": Method(
+        "the mean projected on the dual cone",
+        "Lopez-Paz & Ranzato 2017",
+        lambda t, key: dualproj(num_tasks=t),
+        1,
+        one,
+        descends_all=True,
+    ),
+    "nash_mtl": Method(
+        "Nash bargaining solution",
+        "Navon 2022",
+        lambda t, key: nash_mtl(num_tasks=t),
+        0,
+        lambda t: t**0.5,
+        descends_all=True,
+    ),
+    "fairgrad": Method(
+        "alpha-fair bargain (table: alpha = 2)",
+        "Ban & Ji 2024",
+        lambda t, key: fairgrad(2.0, num_tasks=t),
+        -1 / 3,
+        lambda t: t ** (1 / 3),
+        descends_all=True,
+    ),
+    "imtl_g": Method(
+        "equal projections on every direction",
+        "Liu 2021",
+        lambda t, key: imtl_g(num_tasks=t),
+        1,
+        one,
+        descends_all=True,
+    ),
+    "conflict_free": Method(
+        "equal cosines, as long as the gradients reach",
+        "Liu 2024",
+        lambda t, key: conflict_free(num_tasks=t),
+        1,
+        float,
         descends_all=True,
     ),
 }

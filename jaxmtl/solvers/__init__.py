@@ -1,15 +1,20 @@
 """Solvers that know nothing of tasks: from matrices to points, with how well they were reached."""
 
+from jaxmtl.solvers.barrier import Barrier, barrier
 from jaxmtl.solvers.complementarity import Complementarity, complementarity
 from jaxmtl.solvers.dual_cone import dual_cone
 from jaxmtl.solvers.min_norm import MinNorm, min_norm
+from jaxmtl.solvers.pseudo_solve import pseudo_solve
 from jaxmtl.solvers.scaling import equilibrate
 
 __all__ = [
+    "Barrier",
     "Complementarity",
     "MinNorm",
+    "barrier",
     "complementarity",
     "dual_cone",
     "equilibrate",
     "min_norm",
+    "pseudo_solve",
 ]

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxmtl
@@ -53,6 +54,39 @@ def test_initial_loss_of_a_task_that_comes_late():
     weights = weights_over_time(jaxmtl.initial_loss(3, num_batches=2), HISTORY, active)
     last = [HISTORY[[0, 1], 0].mean(), HISTORY[[2, 3], 1].mean(), HISTORY[[0, 2], 2].mean()]
     np.testing.assert_allclose(weights[-1], 1 / np.array(last), rtol=1e-5)
+
+
+def test_gls_is_the_gradient_of_the_geometric_mean():
+    weights = weights_over_time(jaxmtl.gls(num_tasks=3), HISTORY)
+    means = np.prod(HISTORY, axis=1) ** (1 / 3)
+    np.testing.assert_allclose(weights, means[:, None] / (3 * HISTORY), rtol=1e-5)
+    # As a product, these would underflow in float32.
+    tiny = weights_over_time(jaxmtl.gls(num_tasks=3), [[1e-20, 1e-20, 1e-20]])
+    np.testing.assert_allclose(tiny, 1 / 3, rtol=1e-5)
+
+
+def test_rlw_is_fresh_every_step_and_sums_to_one():
+    weights = weights_over_time(jaxmtl.rlw(0, num_tasks=3), np.ones((200, 3)))
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+    assert len(np.unique(weights[:, 0])) == 200
+    np.testing.assert_allclose(weights.mean(axis=0), 1 / 3, atol=0.05)
+
+
+def test_dwa_compares_the_last_two_windows():
+    history = RNG.uniform(0.2, 5.0, size=(11, 3))
+    weights = weights_over_time(jaxmtl.dwa(3, window=3, temperature=2.0), history)
+    windows = [history[i : i + 3].mean(axis=0) for i in (0, 3, 6)]
+    np.testing.assert_array_equal(weights[:6], 1)
+    for step, (earlier, later) in {6: (0, 1), 8: (0, 1), 9: (1, 2)}.items():
+        exponentials = np.exp(windows[later] / windows[earlier] / 2.0)
+        np.testing.assert_allclose(weights[step], 3 * exponentials / exponentials.sum(), rtol=1e-5)
+
+
+def test_imtl_l_rests_where_every_weighted_loss_is_one():
+    losses = np.array([0.2, 1.0, 30.0])
+    balancer = jaxmtl.imtl_l(3, optimizer=optax.sgd(0.02))
+    weights = weights_over_time(balancer, np.tile(losses, (1500, 1)))
+    np.testing.assert_allclose(weights[-1], 1 / losses, rtol=1e-3)
 
 
 def test_initial_loss_from_theory():

@@ -1,0 +1,39 @@
+"""What the methods share that solve for their weights."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._typing import Array
+
+
+class SolvedState(NamedTuple):
+    """How well the last step's problem was solved.
+
+    Attributes:
+      residual: what is left of the problem's conditions, 0 where they hold; the solver's docstring
+        says in which units.
+      iterations: the solver's iterations.
+    """
+
+    residual: Array
+    iterations: Array
+
+
+def solved(
+    solve: Callable[[Given], tuple[Array, Array, Array]],
+    num_tasks: int | None,
+    names: tuple[str, ...] | None = None,
+) -> Balancer:
+    """Make a balancer of ``Given -> (weights, residual, iterations)`` on the Gramian."""
+
+    def init(dtype: jnp.dtype) -> SolvedState:
+        return SolvedState(jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
+
+    def update(given: Given, state: SolvedState) -> tuple[Array, SolvedState]:
+        weights, residual, iterations = solve(given)
+        return weights, SolvedState(residual, jnp.asarray(iterations, state.iterations.dtype))
+
+    return make_balancer(Weighting(init, update, frozenset({"gramian"}), num_tasks, names))

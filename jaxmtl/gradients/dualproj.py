@@ -1,0 +1,47 @@
+"""DualProj: the mean gradient, projected on what no task objects to."""
+
+from jaxmtl._base import Balancer, Given
+from jaxmtl._typing import Array, TaskVector
+from jaxmtl.gradients._preference import preferences, read_preference
+from jaxmtl.gradients._solved import solved
+from jaxmtl.solvers.dual_cone import dual_cone
+
+
+def dualproj(preference: TaskVector | None = None, *, num_tasks: int | None = None) -> Balancer:
+    """Project the weighted mean gradient on the dual cone of all gradients.
+
+    d = project(sum_i p_i g_i), the nearest point of {d : <g_j, d> >= 0 for all j}; in weights,
+    w = argmin v'Gv over v >= p.
+
+    Args:
+      preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
+        present).
+      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+
+    Returns:
+      A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. It conflicts
+      with no task, and is the mean where the mean does not. The state keeps the solver's
+      ``residual`` and ``iterations``.
+
+    Raises:
+      ValueError: where a preference is not above zero, or their number is not that of the tasks.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.dualproj()
+      >>> grads = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+      >>> updates, _ = balancer.update(grads, balancer.init(jnp.zeros(3)))
+      >>> print(updates.round(4))
+      [0.5556 1.1111 1.1111]
+
+    References:
+      Lopez-Paz & Ranzato, `Gradient Episodic Memory for Continual Learning
+      <https://arxiv.org/abs/1706.08840>`_, 2017
+    """
+    wanted = read_preference(preference, num_tasks)
+
+    def solve(given: Given) -> tuple[Array, Array, Array]:
+        found = dual_cone(given.gramian, preferences(wanted, given), given.active)
+        return found.z, found.residual, found.iterations
+
+    return solved(solve, wanted.num_tasks, wanted.names)

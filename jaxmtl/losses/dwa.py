@@ -1,0 +1,87 @@
+"""DWA: more weight to the losses that fall more slowly."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._checks import check_count, check_num_tasks
+from jaxmtl._gram import reciprocal
+from jaxmtl._typing import Array
+
+
+class DWAState(NamedTuple):
+    """Mean losses of the last two windows of each task, and of the one that is filling.
+
+    Attributes:
+      before_last: (T,) mean losses of the window before the last, zero until there is one.
+      last: (T,) mean losses of the last full window, zero until there is one.
+      filling: (T,) mean losses of the window that is filling.
+      seen: (T,) int32, steps in it.
+    """
+
+    before_last: Array
+    last: Array
+    filling: Array
+    seen: Array
+
+
+def dwa(num_tasks: int, *, window: int, temperature: float = 2.0) -> Balancer:
+    """Weigh by how slowly each loss fell over the last two windows of steps.
+
+    w = T softmax(r / temperature), r_i = mean L_i over the last window / mean L_i over the one
+    before. All weights are 1 until a task has two windows.
+
+    Args:
+      num_tasks: T.
+      window: steps in a window; the paper takes an epoch.
+      temperature: the higher, the more even the weights.
+
+    Returns:
+      A balancer that reads the losses. Scale: T g on T identical gradients g, since the weights sum
+      to T (the number of tasks present). Degree 1 in the gradients, 0 in the losses. A task's
+      window counts the steps in which it was present.
+
+    Raises:
+      ValueError: where ``window`` is not a positive int; at update, where ``losses`` are missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.dwa(2, window=1)
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> for losses in ([4.0, 4.0], [2.0, 4.0], [1.0, 4.0]):
+      ...     updates, state = balancer.update(jnp.eye(2), state, losses=jnp.array(losses))
+      >>> [f"{weight:.3f}" for weight in updates]  # 2 softmax(1/4, 1/2)
+      ['0.876', '1.124']
+
+    References:
+      Liu, Johns & Davison, `End-to-End Multi-Task Learning with Attention
+      <https://arxiv.org/abs/1803.10704>`_, 2019
+    """
+    check_num_tasks(num_tasks)
+    check_count("window", window)
+
+    def init(dtype: jnp.dtype) -> DWAState:
+        zeros = jnp.zeros(num_tasks, dtype)
+        return DWAState(zeros, zeros, zeros, jnp.zeros(num_tasks, jnp.int32))
+
+    def update(given: Given, state: DWAState) -> tuple[Array, DWAState]:
+        ready = state.before_last > 0
+        ratio = jnp.where(ready, state.last * reciprocal(state.before_last), 1)
+        present = jnp.sum(given.active)
+        weights = present * jax.nn.softmax(ratio / temperature, where=given.active)
+        weights = jnp.where(jnp.all(ready | ~given.active), weights, 1)
+        seen = state.seen + given.active
+        share = 1 / jnp.maximum(seen, 1).astype(state.filling.dtype)
+        filling = state.filling + share * (jnp.abs(given.losses) - state.filling)
+        filling = jnp.where(given.active, filling, state.filling)
+        full = given.active & (seen >= window)
+        return weights, DWAState(
+            jnp.where(full, state.last, state.before_last),
+            jnp.where(full, filling, state.last),
+            jnp.where(full, 0, filling),
+            jnp.where(full, 0, seen),
+        )
+
+    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks))

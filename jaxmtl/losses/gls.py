@@ -1,0 +1,47 @@
+"""GLS: descend the geometric mean of the losses."""
+
+import jax.numpy as jnp
+
+from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._checks import optional_num_tasks
+from jaxmtl._gram import reciprocal
+from jaxmtl._typing import Array, PyTree
+
+
+def gls(*, num_tasks: int | None = None) -> Balancer:
+    """Weigh as the gradient of the geometric mean does, w_i = (prod_j L_j)^(1/T) / (T L_i).
+
+    Args:
+      num_tasks: T, if the state is to keep the task weights.
+
+    Returns:
+      A balancer that reads the losses. Scale: g on T identical gradients g where the losses are
+      equal. Degree 1 in the gradients, 0 in the losses. The mean is taken of the logarithms, since
+      the product would underflow. Losses below zero count by their size; one of exactly zero makes
+      all weights zero, as the geometric mean is then at its least.
+
+    Raises:
+      ValueError: at update, where ``losses`` are missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.gls()
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> updates, _ = balancer.update(jnp.eye(2), state, losses=jnp.array([4.0, 1.0]))
+      >>> print(updates)  # geometric mean 2
+      [0.25 1.  ]
+
+    References:
+      Chennupati et al., `MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy
+      for Multi-Task Learning <https://arxiv.org/abs/1904.08492>`_, 2019
+    """
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        present = jnp.maximum(jnp.sum(given.active), 1)
+        logs = jnp.where(given.active, jnp.log(jnp.abs(given.losses)), 0)
+        mean = jnp.exp(jnp.sum(logs) / present)
+        return mean / present * reciprocal(given.losses), state
+
+    return make_balancer(
+        Weighting(lambda dtype: (), update, frozenset({"losses"}), optional_num_tasks(num_tasks))
+    )

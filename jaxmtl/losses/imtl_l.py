@@ -1,0 +1,64 @@
+"""IMTL-L: learned weights that bring every loss to one."""
+
+import jax.numpy as jnp
+import optax
+
+from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._checks import check_num_tasks
+from jaxmtl._learned import Learned, init_learned, learn
+from jaxmtl._typing import Array
+
+# A loss of exactly zero drives s to infinity: the range in which exp(s), times a gradient, is still
+# a float32 number.
+_RANGE = 40.0
+
+
+def imtl_l(num_tasks: int, *, optimizer: optax.GradientTransformation | None = None) -> Balancer:
+    """Learn weights exp(s_i) that bring every weighted loss to one.
+
+    Descends sum_i exp(s_i) L_i - s_i in s, starting at zero, together with the parameters: the
+    weights of a step are those before its update of s. At rest exp(s_i) = 1/L_i.
+
+    Args:
+      num_tasks: T.
+      optimizer: any optax optimizer for s, run separately for each task; by default
+        ``optax.adam(1e-2)``.
+
+    Returns:
+      A balancer that reads the losses. Scale: T g on T identical gradients g at the start. Degree 1
+      in the gradients. Its state keeps ``method.value``, s, within +-40 so that a loss of exactly
+      zero leaves it finite.
+
+    Raises:
+      ValueError: where ``num_tasks`` is not a positive int; at update, where ``losses`` are
+        missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl, optax
+      >>> balancer = jaxmtl.imtl_l(2, optimizer=optax.sgd(0.1))
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> for _ in range(200):
+      ...     updates, state = balancer.update(jnp.eye(2), state, losses=jnp.array([2.0, 0.5]))
+      >>> print(updates.round(3))
+      [0.5 2. ]
+
+    References:
+      Liu et al., `Towards Impartial Multi-task Learning
+      <https://openreview.net/forum?id=IMPnRXEWpvr>`_, 2021
+    """
+    check_num_tasks(num_tasks)
+    learner = optax.adam(1e-2) if optimizer is None else optimizer
+
+    def update(given: Given, state: Learned) -> tuple[Array, Learned]:
+        weights = jnp.exp(state.value)
+        state = learn(state, weights * given.losses - 1, given.active, learner)
+        return weights, state._replace(value=jnp.clip(state.value, -_RANGE, _RANGE))
+
+    return make_balancer(
+        Weighting(
+            lambda dtype: init_learned(jnp.zeros(num_tasks, dtype), learner),
+            update,
+            frozenset({"losses"}),
+            num_tasks,
+        )
+    )

@@ -1,0 +1,56 @@
+"""RLW: random weights, fresh at every step."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._checks import optional_num_tasks, typed_key
+from jaxmtl._typing import Array
+
+
+class RLWState(NamedTuple):
+    """The random key of the next step."""
+
+    rng_key: Array
+
+
+def rlw(key: Array | int, *, num_tasks: int | None = None) -> Balancer:
+    """Weigh by the softmax of standard normal numbers, drawn afresh at every step.
+
+    The baseline that a method has to beat: its weights are equal on average and noisy.
+
+    Args:
+      key: a JAX random key (or an int seed); it is kept in the state and split at every step.
+      num_tasks: T, if the state is to keep the task weights.
+
+    Returns:
+      A balancer that reads nothing. Scale: g on T identical gradients g. Degree 1. The shares are
+      of the tasks present.
+
+    Raises:
+      ValueError: where ``key`` is none.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.rlw(0)
+      >>> updates, _ = balancer.update(jnp.ones((3, 1)), balancer.init(jnp.zeros(1)))
+      >>> print(updates.round(4))  # the weights sum to one
+      [1.]
+
+    References:
+      Lin et al., `Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task
+      Learning <https://arxiv.org/abs/2111.10603>`_, 2022
+    """
+    key = typed_key(key)
+
+    def update(given: Given, state: RLWState) -> tuple[Array, RLWState]:
+        next_key, step_key = jax.random.split(state.rng_key)
+        # In float32 whatever the default type: the same key, the same weights.
+        logits = jax.random.normal(step_key, given.active.shape, jnp.float32)
+        return jax.nn.softmax(logits, where=given.active), RLWState(next_key)
+
+    return make_balancer(
+        Weighting(lambda dtype: RLWState(key), update, frozenset(), optional_num_tasks(num_tasks))
+    )

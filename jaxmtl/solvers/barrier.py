@@ -1,0 +1,116 @@
+"""The positive weights that balance a Gramian against their own inverse powers."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmtl._typing import Array
+from jaxmtl.solvers.scaling import equilibrate
+
+
+class Barrier(NamedTuple):
+    """Weights w with G w = w^(-1/a), and how well they were reached.
+
+    Attributes:
+      weights: (T,) weights, above zero; zero for absent and zero vectors.
+      residual: max_i |w_i^(1/a) (G w)_i - 1|, 0 where it is exact.
+      iterations: Newton steps.
+    """
+
+    weights: Array
+    residual: Array
+    iterations: Array
+
+
+def barrier(
+    gramian: Array,
+    alpha: float | Array = 1.0,
+    active: Array | None = None,
+    *,
+    tolerance: float = 1e-6,
+    max_iterations: int = 100,
+) -> Barrier:
+    """Find w > 0 with G w = w^(-1/a), the minimiser of w'Gw/2 - sum_i w_i^(1-1/a) / (1-1/a).
+
+    For a = 1 that is G w = 1/w, the minimiser of w'Gw/2 - sum_i log w_i. Damped Newton steps on the
+    logarithms of the weights, with scales s that bring all lengths to about one and C = S G S:
+    w = s x, C x = t x^(-1/a), t_i = s_i^(1-1/a).
+
+    Args:
+      gramian: (T, T) inner products of the vectors.
+      alpha: a, above zero.
+      active: (T,) bool, which vectors take part; all if None.
+      tolerance: residual at which to stop.
+      max_iterations: Newton steps at most.
+
+    Returns:
+      A ``Barrier``. Where positive weights make the combination vanish, no solution exists; the
+      weights then are large, and the residual says that they solve nothing. Not differentiable in
+      reverse mode.
+
+    Raises:
+      ValueError: where the Gramian is not square.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxmtl.solvers import barrier
+      >>> print(barrier(jnp.array([[4.0, 0.0], [0.0, 1.0]])).weights)
+      [0.5 1. ]
+
+    References:
+      Navon et al., `Multi-Task Learning as a Bargaining Game <https://arxiv.org/abs/2202.01017>`_,
+      2022
+
+      Ban & Ji, `Fair Resource Allocation in Multi-Task Learning
+      <https://arxiv.org/abs/2402.15638>`_, 2024
+    """
+    if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
+        raise ValueError(f"gramian must have shape (T, T), but it has {gramian.shape}.")
+    num = gramian.shape[0]
+    scaled, scale = equilibrate(gramian)
+    eps = jnp.finfo(scaled.dtype).eps
+    present = jnp.diagonal(scaled) > 0
+    present = present if active is None else present & active
+    pairs = present[:, None] & present[None, :]
+    identity = jnp.eye(num, dtype=scaled.dtype)
+    matrix = jnp.where(pairs, scaled, identity)
+    # One common factor for t, so that its spread sits around one; x carries its power back.
+    log_t = jnp.where(present, (1 - 1 / alpha) * jnp.log(scale), 0)
+    centre = jnp.sum(log_t) / jnp.maximum(jnp.sum(present), 1)
+    t = jnp.exp(jnp.where(present, log_t - centre, 0))
+
+    def newton(carry: Any) -> Any:
+        x, iterations, before, _ = carry
+        # In relative steps p = dx/x the system is X C X + diag(pull / a), well scaled.
+        pull = t * x ** (1 - 1 / alpha)
+        force = x * (matrix @ x)
+        hessian = x[:, None] * matrix * x[None, :] + jnp.diag(pull / alpha)
+        # Scaled to a unit diagonal before factoring: t may span many orders.
+        d = 1 / jnp.sqrt(jnp.diagonal(hessian))
+        factor = jax.scipy.linalg.cho_factor(
+            d[:, None] * hessian * d[None, :] + num * eps * identity
+        )
+        p = d * jax.scipy.linalg.cho_solve(factor, d * (pull - force))
+        residual = jnp.max(jnp.abs(jnp.where(present, force / pull - 1, 0)))
+        largest = jnp.max(jnp.abs(p))
+        damped = p / jnp.where(largest > 0.5, 1 + largest, 1)
+        # Near the solution a step squares the residual; one that does not is rounding.
+        gains = (largest > 1e-2) | (residual < before / 2)
+        go_on = (residual > tolerance) & gains & jnp.isfinite(largest)
+        return jnp.where(go_on, x * (1 + damped), x), iterations + go_on, residual, go_on
+
+    with jax.default_matmul_precision("highest"):
+        # The solution if no two vectors had anything in common.
+        start = (t / jnp.diagonal(matrix)) ** (alpha / (1 + alpha))
+        infinite = jnp.full((), jnp.inf, start.dtype)
+        x, iterations, _, _ = lax.while_loop(
+            lambda carry: carry[3] & (carry[1] < max_iterations),
+            newton,
+            (start, jnp.zeros((), jnp.int32), infinite, jnp.asarray(True)),
+        )
+        balance = x * (matrix @ x) / (t * x ** (1 - 1 / alpha))
+        residual = jnp.max(jnp.abs(jnp.where(present, balance - 1, 0)))
+    weights = scale * x * jnp.exp(centre * alpha / (1 + alpha))
+    return Barrier(jnp.where(present, weights, 0), residual, iterations)

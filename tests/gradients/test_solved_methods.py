@@ -1,0 +1,142 @@
+"""Methods that solve for their weights, against the reference numbers and float64 solutions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+import jaxmtl
+from tests.references import J2, J3, gradients, relative_error
+
+A, B = 0.5914611522, 0.4070714829
+
+
+def direction(balancer, j):
+    updates, state = jax.jit(balancer.update)(
+        jnp.asarray(j, jnp.float32), balancer.init(jnp.zeros(j.shape[1]))
+    )
+    return np.asarray(updates, np.float64), state
+
+
+@pytest.mark.parametrize(
+    ("make", "j", "weights"),
+    [
+        (lambda t: jaxmtl.upgrad(num_tasks=t), J2, [10 / 9, 15 / 19]),
+        (lambda t: jaxmtl.upgrad([0.5, 0.5]), J2, [10 / 9, 15 / 19]),
+        (lambda t: jaxmtl.upgrad(num_tasks=t), J3, [0.7932910651, 0.5997480089, 0.8614711877]),
+        (lambda t: jaxmtl.dualproj(num_tasks=t), J2, [11 / 18, 1 / 2]),
+        (lambda t: jaxmtl.dualproj(num_tasks=t), J3, [1 / 3, 1 / 3, 0.3511111111]),
+        (lambda t: jaxmtl.nash_mtl(num_tasks=t), J2, [A, B]),
+        (lambda t: jaxmtl.fairgrad(1.0, num_tasks=t), J2, [A, B]),
+        (lambda t: jaxmtl.imtl_g(num_tasks=t), J2, [0.5923303169, 0.4076696831]),
+        (lambda t: jaxmtl.conflict_free(num_tasks=t), J2, [1.2264831573, 0.8441236008]),
+    ],
+)
+def test_reference_numbers(make, j, weights):
+    d, state = direction(make(len(j)), j)
+    np.testing.assert_allclose(state.task_weights, weights, rtol=1e-5)
+    assert relative_error(d, np.array(weights) @ j) < 1e-5
+
+
+def test_imtl_g_does_not_ascend_where_the_weights_sum_to_less_than_zero():
+    j = np.array([[-4.298, -14.707, 20.405], [1.943, -2.659, 2.505], [13.307, -3.959, -9.211]])
+    d, _ = direction(jaxmtl.imtl_g(), j)
+    np.testing.assert_allclose(j @ d, [10.6, 1.7, 7.0], atol=0.05 * 10)
+    assert np.all(j @ d > 0)
+
+
+def fair_reference(j, a):
+    """Roots of G w = w^(-1/a), found in the logarithms of the weights."""
+    norms = np.linalg.norm(j, axis=1)
+    cos = (j / norms[:, None]) @ (j / norms[:, None]).T
+
+    def mismatch(y):
+        product = np.maximum(cos @ np.exp(y), 1e-12)
+        return y + np.log(product) - (1 - 1 / a) * (y - np.log(norms))
+
+    start = (1 - a) / (1 + a) * -np.log(norms)
+    found = scipy.optimize.root(
+        mismatch, start, method="lm", options={"ftol": 1e-15, "xtol": 1e-15}
+    )
+    return np.exp(found.x) / norms, np.abs(mismatch(found.x)).max()
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+@pytest.mark.parametrize("num", [2, 3, 8, 16])
+def test_fair_weights_are_stationary_and_right(num, spread, alpha):
+    balancer = jaxmtl.fairgrad(alpha, num_tasks=num)
+    for seed in range(3):
+        j = gradients(seed, num, 200, spread, kind="conflicting")
+        d, state = direction(balancer, j)
+        w = np.asarray(state.task_weights, np.float64)
+        balance = w ** (1 / alpha) * (j @ (w @ j))
+        assert balance.max() / balance.min() <= 1 + 1e-4
+        np.testing.assert_allclose(balance, 1, rtol=1e-4)
+        assert state.method.residual < 1e-4
+        assert state.method.iterations < 50
+        expected, error = fair_reference(j, alpha)
+        if error < 1e-10:  # the reference found its root
+            assert relative_error(d, expected @ j) < 1e-5
+
+
+def test_nash_has_its_length_at_any_size():
+    for exponent in (-12, 0, 12):
+        d, _ = direction(jaxmtl.nash_mtl(), gradients(1, 5, 40, spread=2) * 10.0**exponent)
+        np.testing.assert_allclose(np.linalg.norm(d), np.sqrt(5), rtol=1e-5)
+
+
+def test_nash_without_a_solution_says_so():
+    """Opposite gradients: no direction serves both, and the weights grow without bound."""
+    d, state = direction(jaxmtl.nash_mtl(num_tasks=2), np.array([[1.0, 2.0], [-1.0, -2.0]]))
+    assert np.all(np.isfinite(d))
+    assert state.method.residual > 0.1
+
+
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+@pytest.mark.parametrize("num", [2, 3, 8, 16])
+def test_equal_cosine_methods(num, spread):
+    for seed in range(5):
+        j = gradients(seed, num, 200, spread, kind="conflicting")
+        norms = np.linalg.norm(j, axis=1)
+        unit = j / norms[:, None]
+        x = np.linalg.solve(unit @ unit.T, np.ones(num))
+        d, _ = direction(jaxmtl.imtl_g(), j)
+        w = x / norms
+        assert relative_error(d, w @ j / abs(w.sum())) < 1e-5
+        u = x @ unit / np.linalg.norm(x @ unit)
+        d, _ = direction(jaxmtl.conflict_free(), j)
+        assert relative_error(d, (j @ u).sum() * u) < 1e-5
+
+
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+@pytest.mark.parametrize("num", [2, 3, 8, 16])
+def test_upgrad_against_non_negative_least_squares(num, spread):
+    for seed in range(3):
+        j = gradients(seed, num, 200, spread, kind="conflicting")
+        norms = np.linalg.norm(j, axis=1)
+        unit = j / norms[:, None]
+        expected = np.zeros(200)
+        for i in range(num):
+            z, _ = scipy.optimize.nnls(unit.T, -j[i] / num, maxiter=10_000)
+            expected += j[i] / num + z @ unit
+        d, state = direction(jaxmtl.upgrad(), j)
+        assert relative_error(d, expected) < 1e-5
+        assert np.min(j @ d / norms) >= -1e-5 * np.linalg.norm(d)
+        assert state.method.residual < 1e-5
+
+
+def test_preferences():
+    p = np.array([0.7, 0.2, 0.1])
+    d, state = direction(jaxmtl.dualproj(p), np.eye(3))
+    np.testing.assert_allclose(d, p, rtol=1e-6)
+    d, state = direction(jaxmtl.upgrad({"a": 0.7, "b": 0.2, "c": 0.1}), np.eye(3))
+    np.testing.assert_allclose(state.task_weights, p, rtol=1e-6)
+    for make in (jaxmtl.upgrad, jaxmtl.dualproj):
+        with pytest.raises(ValueError, match="preference must be above 0"):
+            make([1.0, 0.0])
+        with pytest.raises(ValueError, match="preference holds 2 values, but there are 3 tasks"):
+            make([1.0, 1.0], num_tasks=3)
+    with pytest.raises(ValueError, match="alpha must be a number above 0"):
+        jaxmtl.fairgrad(0.0)
