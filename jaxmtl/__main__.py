@@ -1,6 +1,7 @@
 """Which way of balancing suits my losses? ``python -m jaxmtl`` compares them on a small problem."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,38 +38,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"jaxmtl: --out must be a folder, but {error}", file=sys.stderr)
+        return 2
     use_safe_cpu_compiler()
     try:
-        from rich.console import Console
-
-        from jaxmtl._compare import Comparison, contestants, references
-        from jaxmtl._report import Report
-        from jaxmtl.problems.digits import digits
-
-        problem = digits()
+        return _compare(names, options)
     except ImportError as error:
-        print(f'jaxmtl: {error}; install the demo with pip install "jaxmtl[demo]"', file=sys.stderr)
+        print(f'jaxmtl: {error}; in a clone, pip install -e ".[demo]"', file=sys.stderr)
         return 1
 
+
+def _compare(names: list[str], options: argparse.Namespace) -> int:
+    """Train, show and save; whatever happens, what was finished is saved first."""
+    from rich.console import Console
+
+    from jaxmtl._compare import Comparison, contestants, references
+    from jaxmtl._report import Report
+    from jaxmtl.problems.digits import digits
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal or pipe that knows ASCII only
     console = Console()
-    comparison = Comparison(problem, steps=options.steps, seeds=options.seeds)
-    report = Report(problem, steps=options.steps, seeds=options.seeds)
+    problem = digits()
     runs = references(problem) + contestants(problem, names)
+    report = Report(problem, [run.name for run in runs], steps=options.steps, seeds=options.seeds)
     status = 0
     try:
         with _progress(console) as progress:
-            everything = progress.add_task("", total=len(runs) * options.steps)
-            for run in runs:
-                progress.update(everything, description=run.name)
-                report.add(
-                    run.name, comparison.train(run, lambda n: progress.advance(everything, n))
-                )
-            progress.update(everything, description="done")
+            bar = progress.add_task("preparing", total=len(runs) * options.steps)
+            comparison = Comparison(problem, steps=options.steps, seeds=options.seeds)
+            for number, run in enumerate(runs, start=1):
+                progress.update(bar, description=f"{number}/{len(runs)} {run.name}")
+                report.add(run.name, comparison.train(run, lambda n: progress.advance(bar, n)))
+                if not console.is_terminal:
+                    print(f"finished {number}/{len(runs)} {run.name}", flush=True)
+            progress.update(bar, description="done")
     except KeyboardInterrupt:
-        console.print(f"Interrupted: {len(report.outcomes)} of {len(names)} methods finished.")
+        console.print(f"Interrupted: {report.finished} of {len(runs)} runs finished.")
         status = 130
+    finally:
+        written = report.save(options.out)
     console.print(report.table())
-    for path in report.save(options.out):
+    for path in written:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
     return status
 
@@ -78,7 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m jaxmtl",
         description=(
             "Train MultiDigits-4 (left digit, right digit, their sum, reconstruction) with each"
-            " method, and compare with training each task alone."
+            " method, and compare with training each task alone. All runs share the network, the"
+            " batches and Adam with one learning rate; methods have their default arguments. The"
+            " task weights come from the gradients of the shared trunk and apply to it; each head"
+            " receives its own task's gradient. 'static' divides the squared errors by the variance"
+            " of their targets."
         ),
     )
     parser.add_argument(
@@ -123,12 +141,12 @@ def _progress(console: Any) -> Any:
     )
 
     return Progress(
-        TextColumn("{task.description:22}"),
+        TextColumn("{task.description:24}"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn("steps"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("remaining"),
         TimeRemainingColumn(),
         console=console,
     )

@@ -22,7 +22,8 @@ def on_shared(balancer: Balancer, shared: LeafSelector, heads: str = "own") -> B
         to be selected by both.
       shared: a tree of bools of the parameters' structure or a prefix of it, such as
         ``{"trunk": True, "heads": False}``, or a function of the leaf's path, such as
-        ``lambda path: path.startswith("trunk/")``.
+        ``lambda path: path.startswith("trunk/")``. Paths are keys, attributes and list indices,
+        "trunk/layers/0/kernel"; for flax nnx without the final "value".
       heads: "own" or "weighted".
 
     Returns:

@@ -38,7 +38,9 @@ def select_leaves(selectors: tuple[LeafSelector, ...], tree: PyTree) -> list[boo
             except ValueError as error:
                 raise ValueError(
                     "The mask of shared leaves must be a tree of bools with the structure of the"
-                    f" parameters, or a prefix of it, but it does not fit: {error}"
+                    f" parameters, or a prefix of it, but it does not fit: {error}. The leaves are"
+                    f" {', '.join(paths)}; a function of the path serves any container, such as"
+                    ' lambda path: path.startswith("trunk/").'
                 ) from error
             if not all(isinstance(m, bool | np.bool_) for m in mask):
                 raise ValueError(

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import matplotlib
 import numpy as np
-import rich.box
 from rich.table import Table
 
 import jaxmtl
@@ -18,12 +17,18 @@ from jaxmtl.problems._problem import Problem
 class Report:
     """The outcomes so far of one comparison; complete or not, it can be shown and saved."""
 
-    def __init__(self, problem: Problem, *, steps: int, seeds: int):
+    def __init__(self, problem: Problem, runs: list[str], *, steps: int, seeds: int):
         self.problem = problem
+        self.runs = runs
         self.steps = steps
         self.seeds = seeds
         self.alone: dict[str, np.ndarray] = {}
         self.outcomes: dict[str, Outcome] = {}
+
+    @property
+    def finished(self) -> int:
+        """How many runs are in."""
+        return len(self.alone) + len(self.outcomes)
 
     def add(self, name: str, outcome: Outcome) -> None:
         """Take in a finished run."""
@@ -48,24 +53,24 @@ class Report:
     def table(self) -> Table:
         """The table: means over the seeds of the test metrics, and how they compare."""
         tasks = self.problem.tasks
+        settings = f"Adam {LEARNING_RATE} with cosine decay, batch {BATCH}"
         table = Table(
-            title=f"{self.problem.name}: {self.steps} steps, {self.seeds} seeds",
+            title=f"{self.problem.name}: {self.steps} steps, seeds: {self.seeds}, {settings}",
             caption=(
-                "Δm: mean over tasks of the change against single-task training, ± standard"
-                " deviation over seeds; what lies within it is a tie. The order holds for this"
-                " problem in these units: other data, or another scaling, turn it round."
+                "Δm: mean over tasks of the change against single-task training, in %, ± standard"
+                " deviation over seeds. Smaller differences are not to be trusted, and the order is"
+                " that of this problem in these units. Time: a step's, roughly, equal = 1."
             ),
             caption_justify="left",
-            box=rich.box.SIMPLE,
-            pad_edge=False,
-            collapse_padding=True,
+            box=None,  # so that the columns fit into 80 characters
+            padding=(0, 1, 0, 0),
         )
         table.add_column("method", no_wrap=True)
         for task in tasks:
             arrow = "↑" if self.problem.maximize[task] else "↓"
-            table.add_column(f"{task} {arrow}\n{self.problem.metric_names[task]}", justify="right")
-        table.add_column("Δm ↑\n%", justify="right")
-        table.add_column("step time\nequal = 1", justify="right")
+            table.add_column(f"{task}\n{self.problem.metric_names[task]} {arrow}", justify="right")
+        table.add_column("Δm ↑", justify="right", no_wrap=True)
+        table.add_column("time", justify="right")
         if self.alone:
             cells = [f"{self.alone[t].mean():.3f}" if t in self.alone else "" for t in tasks]
             table.add_row("single-task", *cells, "0", "", end_section=True)
@@ -74,21 +79,25 @@ class Report:
             table.add_row(
                 name,
                 *(f"{value:.3f}" for value in outcome.metrics.mean(axis=0)),
-                "" if changes is None else f"{changes.mean():+.1f} ± {changes.std():.1f}",
+                "" if changes is None else _mean_and_spread(changes),
                 "" if ratio is None else f"{ratio:.1f}",
             )
         return table
 
     def save(self, folder: Path) -> list[Path]:
-        """Write the numbers, and the picture if a method has finished; say where."""
-        folder.mkdir(parents=True, exist_ok=True)
-        numbers = folder / "comparison.json"
-        numbers.write_text(json.dumps(self._numbers(), indent=1, ensure_ascii=False))
-        if not self.outcomes:
-            return [numbers]
-        picture = folder / "comparison.png"
-        self._draw(picture)
-        return [numbers, picture]
+        """Write the numbers, and the picture if a method has finished; say where.
+
+        An incomplete comparison has names of its own, and never takes the place of a complete one.
+        """
+        if not self.finished:
+            return []
+        stem = "comparison" if self.finished == len(self.runs) else "comparison-partial"
+        written = [folder / f"{stem}.json"]
+        written[0].write_text(json.dumps(self._numbers(), ensure_ascii=False), encoding="utf-8")
+        if self.outcomes:
+            written.append(folder / f"{stem}.png")
+            self._draw(written[1])
+        return written
 
     def _numbers(self) -> dict[str, Any]:
         """All numbers behind table and picture, by names that say what they are."""
@@ -98,7 +107,7 @@ class Report:
             return {
                 "test_metrics_per_seed": _by_task(self.problem, outcome.metrics),
                 "delta_m_percent_per_seed": None if changes is None else changes.tolist(),
-                "seconds_per_step": outcome.seconds_per_step,
+                "seconds_per_step_all_seeds": outcome.seconds_per_step,
                 "time_per_step_relative_to_equal": self.relative_time(name),
                 "training_losses_mean": _by_task(self.problem, outcome.losses.mean(axis=1)),
                 "task_weights_mean": _by_task(self.problem, outcome.weights.mean(axis=1)),
@@ -108,11 +117,15 @@ class Report:
             "problem": self.problem.name,
             "metrics": self.problem.metric_names,
             "higher_is_better": self.problem.maximize,
+            "runs": self.runs,
+            "finished": self.finished,
             "settings": {
                 "steps": self.steps,
                 "seeds": self.seeds,
                 "batch": BATCH,
+                "optimizer": "adam, cosine decay",
                 "learning_rate": LEARNING_RATE,
+                "balanced": "the trunk; heads receive their own task's gradient",
             },
             "versions": {"jaxmtl": jaxmtl.__version__, "jax": jax.__version__},
             "single_task_metrics_per_seed": {t: m.tolist() for t, m in self.alone.items()},
@@ -129,41 +142,49 @@ class Report:
         tasks, window = self.problem.tasks, max(1, self.steps // 40)
         palette = "tab10" if len(self.outcomes) <= 10 else "tab20"
         colors = [plt.get_cmap(palette)(i % 20) for i in range(len(self.outcomes))]
-        figure, axes = plt.subplots(
-            3, len(tasks) + 1, figsize=(4 * len(tasks) + 4, 10.5), layout="constrained"
+        rows = ("loss", "share", "metric")
+        mosaic: list[Any] = [[f"{row} {task}" for task in tasks] + ["changes"] for row in rows]
+        figure, axes = plt.subplot_mosaic(
+            mosaic,
+            figsize=(4 * len(tasks) + 4, 11),
+            layout="constrained",
         )
-        for row in axes[:2]:
-            for axis in row:
-                axis.set_prop_cycle(color=colors)
         for i, task in enumerate(tasks):
+            loss, share, metric = (axes[f"{row} {task}"] for row in rows)
+            for axis in (loss, share):
+                axis.set_prop_cycle(color=colors)
             losses = {n: o.losses[:, :, i].mean(axis=1) for n, o in self.outcomes.items()}
-            plot_curves(losses, axes[0, i], window=window, log=True).set_title(f"{task}: loss")
+            plot_curves(losses, loss, window=window, log=True)
+            loss.set_title(f"{task}: training loss")
             shares = {
                 name: (outcome.weights[:, :, i] / outcome.weights.sum(axis=-1)).mean(axis=1)
                 for name, outcome in self.outcomes.items()
             }
-            axis = plot_curves(shares, axes[1, i], window=window)
-            axis.set_title(f"{task}: share of the task weights")
-            axis.set_ylim(0, 1)
+            plot_curves(shares, share, window=window, log=True)
+            share.set_title(f"{task}: share of the task weights")
+            share.set_ylim(1e-3, 1.2)
             metrics = {n: o.metrics[:, i] for n, o in self.outcomes.items()}
             alone = self.alone[task].mean() if task in self.alone else None
-            axis = plot_bars(metrics, axes[2, i], reference=alone, colors=colors)
+            plot_bars(metrics, metric, reference=alone, colors=colors)
             better = "higher" if self.problem.maximize[task] else "lower"
-            axis.set_title(f"{task}: {self.problem.metric_names[task]} ({better} is better)")
+            metric.set_title(f"{task}: {self.problem.metric_names[task]} ({better} is better)")
         changes = {n: c for n in self.outcomes if (c := self.changes(n)) is not None}
-        if changes:
-            axis = plot_bars(changes, axes[2, -1], reference=0.0, colors=colors)
-            axis.set_title("Δm against single-task (%)")
-        else:
-            axes[2, -1].axis("off")
-        axes[0, -1].legend(*axes[0, 0].get_legend_handles_labels(), loc="center", ncols=1)
-        axes[0, -1].axis("off")
-        axes[1, -1].axis("off")
+        plot_bars(changes, axes["changes"], reference=0.0, colors=colors)
+        axes["changes"].set_title("Δm: mean change against\nsingle-task training (%)")
+        handles, labels = axes[f"loss {tasks[0]}"].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=10)
         figure.suptitle(
-            f"{self.problem.name}: {self.steps} steps, {self.seeds} seeds, dashed: single-task"
+            f"{self.problem.name}: {self.steps} steps, seeds: {self.seeds}; dashed in the bars:"
+            " single-task training; whiskers: standard deviation over seeds"
         )
-        figure.savefig(path, dpi=100)
+        figure.savefig(path, dpi=90)
         plt.close(figure)
+
+
+def _mean_and_spread(sample: np.ndarray) -> str:
+    """Write "+1.2 ± 0.3", without the spread of a single number."""
+    spread = f" ± {sample.std(ddof=1):.1f}" if len(sample) > 1 else ""
+    return f"{sample.mean():+.1f}{spread}"
 
 
 def _by_task(problem: Problem, values: np.ndarray) -> dict[str, list[float]]:

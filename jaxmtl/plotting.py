@@ -83,7 +83,7 @@ def plot_bars(
     axis.barh(
         list(values),
         [sample.mean() for sample in samples],
-        xerr=[sample.std() for sample in samples],
+        xerr=[sample.std(ddof=1) if len(sample) > 1 else 0.0 for sample in samples],
         color=colors,
         error_kw={"elinewidth": 1, "capsize": 2},
     )

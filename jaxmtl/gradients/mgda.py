@@ -37,6 +37,11 @@ def mgda(
     w = argmin ||sum_i w_i g_i||^2 over w >= 0, sum_i w_i = 1. Either the update d is zero and the
     parameters are Pareto stationary, or <g_i, d> >= ||d||^2 > 0 for every task: all losses fall.
 
+    The shortest gradient gets most of the weight: MGDA removes conflict, it does not make losses in
+    different units comparable. Restrict it to the shared leaves with ``on_shared``, or a head's
+    gradient counts as a task's reluctance. An optimizer such as Adam after it keeps the weights but
+    not the promise that all losses fall.
+
     Args:
       normalizer: what each gradient is divided by before the problem is posed: "none", "l2"
         (||g_i||), "loss" (|L_i|) or "loss+" (|L_i| ||g_i||). The weights found are applied to the

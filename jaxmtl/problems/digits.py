@@ -146,7 +146,7 @@ def _make_splits() -> dict[str, dict[str, np.ndarray]]:
     except ImportError as error:
         raise ImportError(
             "The digits problem reads images that scikit-learn carries, but scikit-learn is not"
-            ' installed: pip install "jaxmtl[demo]".'
+            ' installed."'
         ) from error
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32).reshape(-1, _DIGIT, _DIGIT)
