@@ -8,6 +8,7 @@ from jaxmtl._base import Balancer, BalancerState, Given, Weighting, make_balance
 from jaxmtl._combinators import on_shared, prioritise
 from jaxmtl._task_grads import value_and_balanced_grad, value_and_task_grads
 from jaxmtl._xla_cpu import use_safe_cpu_compiler
+from jaxmtl.gradients.cagrad import cagrad
 from jaxmtl.gradients.conflict_free import conflict_free
 from jaxmtl.gradients.dualproj import dualproj
 from jaxmtl.gradients.fairgrad import fairgrad
@@ -36,6 +37,7 @@ __all__ = [
     "BalancerState",
     "Given",
     "Weighting",
+    "cagrad",
     "conflict_free",
     "dualproj",
     "dwa",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jaxmtl._base import Balancer
 from jaxmtl._typing import Array
+from jaxmtl.gradients.cagrad import cagrad
 from jaxmtl.gradients.conflict_free import conflict_free
 from jaxmtl.gradients.dualproj import dualproj
 from jaxmtl.gradients.fairgrad import fairgrad
@@ -134,6 +135,13 @@ METHODS: dict[str, Method] = {
         1,
         one,
         descends_all=True,
+    ),
+    "cagrad": Method(
+        "best worst-case progress near the mean",
+        "Liu 2021",
+        lambda t, key: cagrad(num_tasks=t),
+        1,
+        lambda t: 1.5,
     ),
     "nash_mtl": Method(
         "Nash bargaining solution",

@@ -28,7 +28,11 @@ def read_preference(preference: TaskVector | None, num_tasks: int | None) -> Pre
 
 def preferences(wanted: Preference, given: Given) -> Array:
     """The vector of this step: the user's, or equal shares of the tasks present; 0 where absent."""
-    dtype = given.gramian.dtype
     if wanted.vector is None:
-        return given.active.astype(dtype) / jnp.maximum(jnp.sum(given.active), 1)
-    return jnp.where(given.active, jnp.asarray(wanted.vector, dtype), 0)
+        return equal_shares(given)
+    return jnp.where(given.active, jnp.asarray(wanted.vector, given.gramian.dtype), 0)
+
+
+def equal_shares(given: Given) -> Array:
+    """1/T for each of the T tasks present, 0 for the absent ones."""
+    return given.active.astype(given.gramian.dtype) / jnp.maximum(jnp.sum(given.active), 1)

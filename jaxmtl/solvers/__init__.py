@@ -6,6 +6,7 @@ from jaxmtl.solvers.dual_cone import dual_cone
 from jaxmtl.solvers.min_norm import MinNorm, min_norm
 from jaxmtl.solvers.pseudo_solve import pseudo_solve
 from jaxmtl.solvers.scaling import equilibrate
+from jaxmtl.solvers.worst_case import worst_case
 
 __all__ = [
     "Barrier",
@@ -17,4 +18,5 @@ __all__ = [
     "equilibrate",
     "min_norm",
     "pseudo_solve",
+    "worst_case",
 ]

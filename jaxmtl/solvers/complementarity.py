@@ -73,24 +73,12 @@ def complementarity(
         )
     active = jnp.ones(num, bool) if active is None else active
     support = jnp.zeros(num, bool) if support is None else support
-    eps = jnp.finfo(offset.dtype).eps
     size = jnp.max(jnp.abs(offset), where=active, initial=0)
-    noise = num * eps * size
-    identity = jnp.eye(num, dtype=offset.dtype)
-
-    def solve(support: Array) -> Array:
-        inside = support[:, None] & support[None, :]
-        factor = jax.scipy.linalg.cho_factor(
-            jnp.where(inside, matrix + num * eps * identity, identity)
-        )
-        z = jnp.zeros_like(offset)
-        for _ in range(1 + _REFINEMENTS):
-            z -= jax.scipy.linalg.cho_solve(factor, jnp.where(support, matrix @ z + offset, 0))
-        return z
+    noise = num * jnp.finfo(offset.dtype).eps * size
 
     def exchange(carry: Any) -> Any:
         support, _, fewest, tries, iterations, _ = carry
-        z = solve(support)
+        z = solve_on(support, matrix, -offset)
         wrong = active & jnp.where(support, z < -noise, matrix @ z + offset < -noise)
         count = jnp.sum(wrong, dtype=jnp.int32)
         better = count < fewest
@@ -116,3 +104,26 @@ def complementarity(
         wrong = jnp.where(active, jnp.minimum(z, matrix @ z + offset), 0)
         residual = jnp.max(jnp.abs(wrong)) / jnp.where(size > 0, size, 1)
     return Complementarity(z, residual, iterations)
+
+
+def solve_on(support: Array, matrix: Array, target: Array) -> Array:
+    """Solve M x = b on the indices of a support, x being zero elsewhere.
+
+    Args:
+      support: (T,) bool.
+      matrix: (T, T) symmetric positive semidefinite, its diagonal of the order of one.
+      target: (T,) or (T, N) b.
+
+    Returns:
+      x of the shape of b. With a ridge the factor exists for a singular M too, and refinement takes
+      the ridge out of the solution again.
+    """
+    identity = jnp.eye(len(support), dtype=matrix.dtype)
+    ridge = len(support) * jnp.finfo(matrix.dtype).eps
+    inside = support[:, None] & support[None, :]
+    factor = jax.scipy.linalg.cho_factor(jnp.where(inside, matrix + ridge * identity, identity))
+    rows = jnp.expand_dims(support, tuple(range(1, target.ndim)))
+    x = jnp.zeros_like(target)
+    for _ in range(1 + _REFINEMENTS):
+        x += jax.scipy.linalg.cho_solve(factor, jnp.where(rows, target - matrix @ x, 0))
+    return x

@@ -117,7 +117,9 @@ def _closed_form(inner: Array, active: Array) -> Array:
     # Each weight by its own formula: one minus the other would lose all digits of a small weight,
     # which may be that of a long vector.
     along = (jnp.diagonal(inner)[::-1] - inner[0, 1]) / jnp.where(across > 0, across, 1)
-    both = jnp.where(across > 0, jnp.clip(along, 0, 1), 0.5)
+    both = jnp.clip(along, 0, 1)
+    total = jnp.sum(both)
+    both = jnp.where((across > 0) & (total > 0), both * reciprocal(total), 0.5)
     return jnp.where(jnp.all(active), both, active.astype(inner.dtype))
 
 

@@ -1,5 +1,7 @@
 """Methods that solve for their weights, against the reference numbers and float64 solutions."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +14,14 @@ from tests.references import J2, J3, gradients, relative_error
 A, B = 0.5914611522, 0.4070714829
 
 
+@functools.cache
+def jitted(balancer):
+    return jax.jit(balancer.update)
+
+
 def direction(balancer, j):
-    updates, state = jax.jit(balancer.update)(
-        jnp.asarray(j, jnp.float32), balancer.init(jnp.zeros(j.shape[1]))
-    )
+    grads, state = jnp.asarray(j, jnp.float32), balancer.init(jnp.zeros(j.shape[1]))
+    updates, state = jitted(balancer)(grads, state)
     return np.asarray(updates, np.float64), state
 
 
@@ -27,6 +33,12 @@ def direction(balancer, j):
         (lambda t: jaxmtl.upgrad(num_tasks=t), J3, [0.7932910651, 0.5997480089, 0.8614711877]),
         (lambda t: jaxmtl.dualproj(num_tasks=t), J2, [11 / 18, 1 / 2]),
         (lambda t: jaxmtl.dualproj(num_tasks=t), J3, [1 / 3, 1 / 3, 0.3511111111]),
+        (lambda t: jaxmtl.cagrad(num_tasks=t), J2, [0.7041241452, 0.5]),
+        (lambda t: jaxmtl.cagrad(1.0, num_tasks=t), J2, [1.2, 0.8]),
+        (lambda t: jaxmtl.cagrad(num_tasks=t), J3, [0.487026942, 0.333333333, 0.520990915]),
+        (lambda t: jaxmtl.cagrad(1.0, num_tasks=t), J3, [0.738052752, 0.478926101, 0.783021149]),
+        (lambda t: jaxmtl.cagrad(1.0, rescale="1+c", num_tasks=t), J2, [0.6, 0.4]),
+        (lambda t: jaxmtl.cagrad(0.5, rescale="1+c^2", num_tasks=t), J2, [0.56329931616, 0.4]),
         (lambda t: jaxmtl.nash_mtl(num_tasks=t), J2, [A, B]),
         (lambda t: jaxmtl.fairgrad(1.0, num_tasks=t), J2, [A, B]),
         (lambda t: jaxmtl.imtl_g(num_tasks=t), J2, [0.5923303169, 0.4076696831]),
@@ -82,8 +94,9 @@ def test_fair_weights_are_stationary_and_right(num, spread, alpha):
 
 
 def test_nash_has_its_length_at_any_size():
+    balancer = jaxmtl.nash_mtl()
     for exponent in (-12, 0, 12):
-        d, _ = direction(jaxmtl.nash_mtl(), gradients(1, 5, 40, spread=2) * 10.0**exponent)
+        d, _ = direction(balancer, gradients(1, 5, 40, spread=2) * 10.0**exponent)
         np.testing.assert_allclose(np.linalg.norm(d), np.sqrt(5), rtol=1e-5)
 
 
@@ -97,22 +110,24 @@ def test_nash_without_a_solution_says_so():
 @pytest.mark.parametrize("spread", [0.0, 3.0])
 @pytest.mark.parametrize("num", [2, 3, 8, 16])
 def test_equal_cosine_methods(num, spread):
+    imtl_g, conflict_free = jaxmtl.imtl_g(), jaxmtl.conflict_free()
     for seed in range(5):
         j = gradients(seed, num, 200, spread, kind="conflicting")
         norms = np.linalg.norm(j, axis=1)
         unit = j / norms[:, None]
         x = np.linalg.solve(unit @ unit.T, np.ones(num))
-        d, _ = direction(jaxmtl.imtl_g(), j)
+        d, _ = direction(imtl_g, j)
         w = x / norms
         assert relative_error(d, w @ j / abs(w.sum())) < 1e-5
         u = x @ unit / np.linalg.norm(x @ unit)
-        d, _ = direction(jaxmtl.conflict_free(), j)
+        d, _ = direction(conflict_free, j)
         assert relative_error(d, (j @ u).sum() * u) < 1e-5
 
 
 @pytest.mark.parametrize("spread", [0.0, 3.0])
 @pytest.mark.parametrize("num", [2, 3, 8, 16])
 def test_upgrad_against_non_negative_least_squares(num, spread):
+    balancer = jaxmtl.upgrad()
     for seed in range(3):
         j = gradients(seed, num, 200, spread, kind="conflicting")
         norms = np.linalg.norm(j, axis=1)
@@ -121,10 +136,34 @@ def test_upgrad_against_non_negative_least_squares(num, spread):
         for i in range(num):
             z, _ = scipy.optimize.nnls(unit.T, -j[i] / num, maxiter=10_000)
             expected += j[i] / num + z @ unit
-        d, state = direction(jaxmtl.upgrad(), j)
+        d, state = direction(balancer, j)
         assert relative_error(d, expected) < 1e-5
         assert np.min(j @ d / norms) >= -1e-5 * np.linalg.norm(d)
         assert state.method.residual < 1e-5
+
+
+@pytest.mark.parametrize("c", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+@pytest.mark.parametrize("num", [2, 3, 8, 16])
+def test_cagrad_closes_its_duality_gap(num, spread, c):
+    """The least progress within the ball equals its convex dual, in float64 on the gradients."""
+    balancer = jaxmtl.cagrad(c, num_tasks=num)
+    for seed in range(5):
+        j = gradients(seed, num, 200, spread, kind="conflicting")
+        d, state = direction(balancer, j)
+        mean = j.mean(axis=0)
+        radius = c * np.linalg.norm(mean)
+        np.testing.assert_allclose(
+            np.linalg.norm(d - mean), radius, atol=1e-5 * np.linalg.norm(mean)
+        )
+        u = np.maximum(np.asarray(state.task_weights, np.float64) - 1 / num, 0)
+        w = u / u.sum() if c > 0 else np.eye(num)[np.argmin(j @ mean)]
+        dual = w @ (j @ mean) + radius * np.linalg.norm(w @ j)
+        # What an error of 1e-5 in the update may do to its inner products.
+        blur = 1e-5 * np.linalg.norm(d) * np.linalg.norm(j, axis=1).max()
+        assert abs(dual - (j @ d).min()) <= blur
+        if c >= 1:
+            assert np.min(j @ d / np.linalg.norm(j, axis=1)) >= -1e-5 * np.linalg.norm(d)
 
 
 def test_preferences():
@@ -138,5 +177,7 @@ def test_preferences():
             make([1.0, 0.0])
         with pytest.raises(ValueError, match="preference holds 2 values, but there are 3 tasks"):
             make([1.0, 1.0], num_tasks=3)
+    with pytest.raises(ValueError, match="c must be a number of at least 0"):
+        jaxmtl.cagrad(-1.0)
     with pytest.raises(ValueError, match="alpha must be a number above 0"):
         jaxmtl.fairgrad(0.0)

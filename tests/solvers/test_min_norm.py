@@ -96,6 +96,16 @@ def test_degenerate_gramians():
     assert np.linalg.norm(weights_of(opposite) @ opposite) < 1e-6
 
 
+def test_two_almost_equal_vectors():
+    """Their difference has few digits left; the weights must still sum to one."""
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        j = rng.normal(size=7) + 1e-6 * rng.normal(size=(2, 7))
+        weights = weights_of(j)
+        np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
+        assert weights.min() >= 0
+
+
 @pytest.mark.parametrize("num", [2, 3, 6])
 def test_absent_vectors_have_no_weight(num):
     j = gradients(3, num, 30, kind="conflicting")

@@ -1,0 +1,56 @@
+"""CAGrad: the best worst-case progress near the mean gradient."""
+
+from jaxmtl._base import Balancer, Given
+from jaxmtl._checks import check_at_least, check_choice, optional_num_tasks
+from jaxmtl._typing import Array
+from jaxmtl.gradients._preference import equal_shares
+from jaxmtl.gradients._solved import solved
+from jaxmtl.solvers.worst_case import worst_case
+
+
+def cagrad(c: float = 0.5, *, rescale: str = "none", num_tasks: int | None = None) -> Balancer:
+    """Maximise the least progress of a task within a ball around the mean gradient.
+
+    max_d min_i <g_i, d> with ||d - g_0|| <= c ||g_0||, g_0 the mean; that is
+    d = g_0 + c ||g_0|| g_w/||g_w|| with w the minimiser of <g_w, g_0> + c ||g_0|| ||g_w|| on the
+    simplex.
+
+    Args:
+      c: the radius; 0 gives the mean, from 1 on no task conflicts with the update.
+      rescale: what the update is divided by: "none", "1+c" or "1+c^2".
+      num_tasks: T, if the state is to keep the task weights.
+
+    Returns:
+      A balancer that reads the Gramian. Scale: (1+c) g on T identical gradients g, before
+      rescaling. Degree 1. Tasks with a gradient of zero count in the mean and not in the least
+      progress. Where gradients cancel, so that no direction serves all, their weights may be large.
+      The state keeps the solver's ``residual`` and ``iterations``.
+
+    Deviations from the paper: the exact solution by an active set, in place of a general solver or
+    of gradient steps.
+
+    Raises:
+      ValueError: for c < 0 or an unknown ``rescale``.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.cagrad(1.0)
+      >>> grads = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+      >>> updates, _ = balancer.update(grads, balancer.init(jnp.zeros(3)))
+      >>> [f"{abs(update):.3f}" for update in updates]
+      ['0.000', '2.000', '2.000']
+
+    References:
+      Liu et al., `Conflict-Averse Gradient Descent for Multi-task Learning
+      <https://arxiv.org/abs/2110.14048>`_, 2021
+    """
+    check_at_least("c", c, 0)
+    check_choice("rescale", rescale, ("none", "1+c", "1+c^2"))
+    divisor = {"none": 1.0, "1+c": 1 + c, "1+c^2": 1 + c**2}[rescale]
+
+    def solve(given: Given) -> tuple[Array, Array, Array]:
+        shares = equal_shares(given)
+        found = worst_case(given.gramian, shares, c, given.active)
+        return (shares + found.z) / divisor, found.residual, found.iterations
+
+    return solved(solve, optional_num_tasks(num_tasks))
