@@ -4,7 +4,8 @@ losses -> per-task gradients -> (Gramian, losses) -> task weights -> combined gr
 """
 
 from jaxmtl import solvers, theory
-from jaxmtl._base import Balancer, BalancerState, Given, Weighting, make_balancer
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, BalancerState, Given, Weighting
 from jaxmtl._combinators import on_shared, prioritise
 from jaxmtl._task_grads import value_and_balanced_grad, value_and_task_grads
 from jaxmtl._xla_cpu import use_safe_cpu_compiler

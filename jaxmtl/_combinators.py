@@ -1,6 +1,7 @@
 """Balancer -> Balancer: what is balanced, and how much each task matters."""
 
-from jaxmtl._base import Balancer, Given, check_balancer, make_balancer
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, check_balancer
 from jaxmtl._checks import check_choice, check_same_names, constant_vector, task_names
 from jaxmtl._leaf_roles import LeafRoles
 from jaxmtl._typing import Array, LeafSelector, PyTree, TaskVector

@@ -6,17 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._base import (
-    Balancer,
-    BalancerState,
-    check_balancer,
-    keep_if_finite,
-    read_inputs,
-    weigh,
-)
+from jaxmtl._base import Balancer, BalancerState, check_balancer
 from jaxmtl._checks import leaf_path
 from jaxmtl._gram import reciprocal, solve_dtype
 from jaxmtl._leaf_roles import select_leaves
+from jaxmtl._step import keep_if_finite, read_inputs, weigh
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl._xla_cpu import warn_if_miscompiled
 

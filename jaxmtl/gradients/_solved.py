@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._typing import Array
 
 

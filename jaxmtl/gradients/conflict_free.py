@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import optional_num_tasks
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, PyTree

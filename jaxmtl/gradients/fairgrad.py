@@ -1,7 +1,8 @@
 """FairGrad: alpha-fair shares of the progress."""
 
+import numbers
+
 import jax
-import numpy as np
 
 from jaxmtl._base import Balancer, Given
 from jaxmtl._checks import optional_num_tasks
@@ -41,7 +42,7 @@ def fairgrad(alpha: float, *, num_tasks: int | None = None) -> Balancer:
       Ban & Ji, `Fair Resource Allocation in Multi-Task Learning
       <https://arxiv.org/abs/2402.15638>`_, 2024
     """
-    if not isinstance(alpha, jax.Array) and not (np.isreal(alpha) and alpha > 0):
+    if not isinstance(alpha, jax.Array) and not (isinstance(alpha, numbers.Real) and alpha > 0):
         raise ValueError(f"alpha must be a number above 0, but it is {alpha!r}.")
 
     def solve(given: Given) -> tuple[Array, Array, Array]:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_at_least, check_num_tasks, constant_vector, task_names
 from jaxmtl._first_losses import FirstLosses, init_first_losses, observe, relative_losses
 from jaxmtl._gram import reciprocal

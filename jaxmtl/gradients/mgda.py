@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_at_least, check_choice, check_count, optional_num_tasks
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array

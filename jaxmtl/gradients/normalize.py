@@ -4,7 +4,8 @@ import numbers
 
 import jax.numpy as jnp
 
-from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_at_least, constant_vector, optional_num_tasks, task_names
 from jaxmtl._first_losses import FirstLosses, init_first_losses, observe, relative_losses
 from jaxmtl._gram import reciprocal

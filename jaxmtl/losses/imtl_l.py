@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_num_tasks
 from jaxmtl._learned import Learned, init_learned, learn
 from jaxmtl._typing import Array

@@ -1,6 +1,7 @@
 """Weights from the losses at the start of training."""
 
-from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_count, check_num_tasks, constant_vector, task_names
 from jaxmtl._first_losses import FirstLosses, init_first_losses, observe
 from jaxmtl._gram import reciprocal

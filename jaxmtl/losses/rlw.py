@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import optional_num_tasks, typed_key
 from jaxmtl._typing import Array
 

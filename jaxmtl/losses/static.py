@@ -1,6 +1,7 @@
 """Constant weights from the user's domain knowledge."""
 
-from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import constant_vector, task_names
 from jaxmtl._typing import Array, PyTree, TaskVector
 

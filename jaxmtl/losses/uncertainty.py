@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._base import Balancer, Given, Weighting, make_balancer
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_choice, check_num_tasks, task_names, task_vector
 from jaxmtl._learned import Learned, init_learned, learn
 from jaxmtl._typing import Array, TaskVector
