@@ -3,9 +3,14 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxmtl._typing import Array, PyTree
+
+# A loss of exactly zero drives the logarithm of a weight or variance to infinity. Not a tuning
+# knob, but the range in which its exponential, times a gradient, is still a float32 number.
+LOGARITHM_RANGE = 40.0
 
 
 class Learned(NamedTuple):
@@ -40,3 +45,12 @@ def learn(
     updates, opt_state = jax.vmap(optimizer.update)(grad, learned.opt_state, learned.value)
     new = Learned(optax.apply_updates(learned.value, updates), opt_state)
     return jax.vmap(optax.tree.where)(active, new, learned)
+
+
+def learn_logarithm(
+    learned: Learned, grad: Array, active: Array, optimizer: optax.GradientTransformation
+) -> Learned:
+    """Take one step as ``learn`` does, within the range whose exponential is finite."""
+    learned = learn(learned, grad, active, optimizer)
+    value = jnp.clip(learned.value, -LOGARITHM_RANGE, LOGARITHM_RANGE)
+    return learned._replace(value=value)

@@ -6,12 +6,8 @@ import optax
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_num_tasks
-from jaxmtl._learned import Learned, init_learned, learn
+from jaxmtl._learned import Learned, init_learned, learn_logarithm
 from jaxmtl._typing import Array
-
-# A loss of exactly zero drives s to infinity: the range in which exp(s), times a gradient, is still
-# a float32 number.
-_RANGE = 40.0
 
 
 def imtl_l(num_tasks: int, *, optimizer: optax.GradientTransformation | None = None) -> Balancer:
@@ -52,8 +48,8 @@ def imtl_l(num_tasks: int, *, optimizer: optax.GradientTransformation | None = N
 
     def update(given: Given, state: Learned) -> tuple[Array, Learned]:
         weights = jnp.exp(state.value)
-        state = learn(state, weights * given.losses - 1, given.active, learner)
-        return weights, state._replace(value=jnp.clip(state.value, -_RANGE, _RANGE))
+        slope = weights * given.losses - 1
+        return weights, learn_logarithm(state, slope, given.active, learner)
 
     return make_balancer(
         Weighting(

@@ -9,12 +9,8 @@ import optax
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_choice, check_num_tasks, task_names, task_vector
-from jaxmtl._learned import Learned, init_learned, learn
+from jaxmtl._learned import LOGARITHM_RANGE, Learned, init_learned, learn_logarithm
 from jaxmtl._typing import Array, TaskVector
-
-# A loss of exactly zero drives s = log sigma^2 to minus infinity. Not a tuning knob: the range in
-# which exp(-s), times a gradient, is still a float32 number.
-_LOG_VARIANCE_RANGE = 40.0
 
 Kind = str | Sequence[str] | dict[str, str]
 
@@ -69,7 +65,7 @@ def uncertainty_loss(
     scale = _scale_of_kinds(kinds, values.shape[0])
     # The value is clipped and the derivative is not: a plain clip has none outside the range, and
     # a log variance that got there would never come back.
-    s = s + jax.lax.stop_gradient(jnp.clip(s, -_LOG_VARIANCE_RANGE, _LOG_VARIANCE_RANGE) - s)
+    s = s + jax.lax.stop_gradient(jnp.clip(s, -LOGARITHM_RANGE, LOGARITHM_RANGE) - s)
     penalty = jax.nn.softplus(s) if nonnegative else s / 2
     return jnp.sum(scale.astype(s.dtype) * jnp.exp(-s) * values + penalty)
 
@@ -131,9 +127,7 @@ def uncertainty(
     def update(given: Given, state: Learned) -> tuple[Array, Learned]:
         # The weight of a loss is the derivative of the objective in it.
         weights, slope = jax.grad(objective, argnums=(0, 1))(given.losses, state.value)
-        state = learn(state, slope, given.active, learner)
-        s = jnp.clip(state.value, -_LOG_VARIANCE_RANGE, _LOG_VARIANCE_RANGE)
-        return weights, state._replace(value=s)
+        return weights, learn_logarithm(state, slope, given.active, learner)
 
     return make_balancer(
         Weighting(

@@ -1,5 +1,6 @@
 """Linear complementarity with a positive semidefinite matrix: the core of projections on cones."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -76,34 +77,53 @@ def complementarity(
     size = jnp.max(jnp.abs(offset), where=active, initial=0)
     noise = num * jnp.finfo(offset.dtype).eps * size
 
-    def exchange(carry: Any) -> Any:
-        support, _, fewest, tries, iterations, _ = carry
+    def attempt(support: Array) -> tuple[Array, Array]:
         z = solve_on(support, matrix, -offset)
-        wrong = active & jnp.where(support, z < -noise, matrix @ z + offset < -noise)
-        count = jnp.sum(wrong, dtype=jnp.int32)
-        better = count < fewest
-        tries = jnp.where(better, _BLOCK_TRIES, tries - 1)
-        last = jnp.arange(num) == jnp.max(jnp.where(wrong, jnp.arange(num), -1))
-        flipped = jnp.where(tries > 0, wrong, last)
-        return (
-            support ^ flipped,
-            z,
-            jnp.minimum(count, fewest),
-            tries,
-            iterations + 1,
-            count > 0,
-        )
+        return z, active & jnp.where(support, z < -noise, matrix @ z + offset < -noise)
 
     with jax.default_matmul_precision("highest"):
-        zero = jnp.zeros((), jnp.int32)
-        start = (support & active, jnp.zeros_like(offset), zero + num + 1, zero, zero, zero == 0)
-        _, z, _, _, iterations, _ = lax.while_loop(
-            lambda carry: carry[5] & (carry[4] < max_iterations), exchange, start
-        )
+        z, iterations = pivot(support & active, attempt, max_iterations)
         z = jnp.maximum(z, 0)
         wrong = jnp.where(active, jnp.minimum(z, matrix @ z + offset), 0)
         residual = jnp.max(jnp.abs(wrong)) / jnp.where(size > 0, size, 1)
     return Complementarity(z, residual, iterations)
+
+
+def pivot(
+    support: Array, attempt: Callable[[Array], tuple[Any, Array]], max_iterations: int
+) -> tuple[Any, Array]:
+    """Change a support until nothing is on the wrong side of it.
+
+    Args:
+      support: (T,) bool, the first guess.
+      attempt: ``support -> (solution, wrong)``, the solution for a support and the (T,) indices on
+        the wrong side of it: all of them are exchanged, or one while that does not help.
+      max_iterations: attempts at most.
+
+    Returns:
+      The last solution, and the number of attempts.
+    """
+    indices = jnp.arange(len(support))
+    zero = jnp.zeros((), jnp.int32)
+
+    def exchange(carry: Any) -> Any:
+        support, _, fewest, tries, iterations, _ = carry
+        solution, wrong = attempt(support)
+        count = jnp.sum(wrong, dtype=jnp.int32)
+        tries = jnp.where(count < fewest, _BLOCK_TRIES, tries - 1)
+        last = indices == jnp.max(jnp.where(wrong, indices, -1))
+        support ^= jnp.where(tries > 0, wrong, last)
+        return support, solution, jnp.minimum(count, fewest), tries, iterations + 1, count > 0
+
+    nothing = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(attempt, support)[0]
+    )
+    _, solution, _, _, iterations, _ = lax.while_loop(
+        lambda carry: carry[5] & (carry[4] < max_iterations),
+        exchange,
+        (support, nothing, zero + len(support) + 1, zero, zero, zero == 0),
+    )
+    return solution, iterations
 
 
 def solve_on(support: Array, matrix: Array, target: Array) -> Array:

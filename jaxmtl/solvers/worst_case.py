@@ -1,13 +1,10 @@
 """The point near a mean that serves the worst-served vector best."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxmtl._typing import Array
-from jaxmtl.solvers.complementarity import Complementarity, solve_on
+from jaxmtl.solvers.complementarity import Complementarity, pivot, solve_on
 from jaxmtl.solvers.scaling import equilibrate
 
 
@@ -76,34 +73,16 @@ def worst_case(
         t = (b + root) / jnp.where(a > 0, a, 1)
         return t, t * rise - start
 
-    def exchange(carry: Any) -> Any:
-        support, _, _, fewest, tries, iterations, _ = carry
+    def attempt(support: Array) -> tuple[tuple[Array, Array], Array]:
         t, z = solve(support)
         slack = scaled @ z + mean - t * scale
         noise = len(scale) * eps * (jnp.abs(mean) + jnp.abs(t) * scale + jnp.max(jnp.abs(mean)))
-        wrong = present & jnp.where(support, z < -noise, slack < -noise)
-        count = jnp.sum(wrong, dtype=jnp.int32)
-        tries = jnp.where(count < fewest, 3, tries - 1)
-        last = jnp.arange(len(scale)) == jnp.max(jnp.where(wrong, jnp.arange(len(scale)), -1))
-        support = support ^ jnp.where(tries > 0, wrong, last)
-        fewest = jnp.minimum(fewest, count)
-        return support, t, z, fewest, tries, iterations + 1, count > 0
+        return (t, z), present & jnp.where(support, z < -noise, slack < -noise)
 
     with jax.default_matmul_precision("highest"):
         first = jnp.argmin(jnp.where(present, mean / scale, jnp.inf))
-        zero = jnp.zeros((), jnp.int32)
-        start = (
-            (jnp.arange(len(scale)) == first) & present,
-            jnp.zeros((), scaled.dtype),
-            jnp.zeros_like(scale),
-            zero + len(scale) + 1,
-            zero,
-            zero,
-            zero == 0,
-        )
-        _, t, z, _, _, iterations, _ = lax.while_loop(
-            lambda carry: carry[6] & (carry[5] < max_iterations), exchange, start
-        )
+        support = (jnp.arange(len(scale)) == first) & present
+        (t, z), iterations = pivot(support, attempt, max_iterations)
         z = jnp.maximum(jnp.where(present, z, 0), 0)
         # The root of a small radius is lost in rounding; its length is known all the same.
         reached = z @ (scaled @ z)
