@@ -5,30 +5,52 @@ losses -> per-task gradients -> (Gramian, losses) -> task weights -> combined gr
 
 from jaxmtl import solvers, theory
 from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, BalancerState, Given, Weighting
+from jaxmtl._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
 from jaxmtl._combinators import on_shared, prioritise
+from jaxmtl._over_time import every, smooth, warm_up
 from jaxmtl._task_grads import value_and_balanced_grad, value_and_task_grads
 from jaxmtl._xla_cpu import use_safe_cpu_compiler
+from jaxmtl.coordinates.graddrop import graddrop
+from jaxmtl.coordinates.trimmed_mean import trimmed_mean
+from jaxmtl.gradients.aligned_mtl import aligned_mtl
 from jaxmtl.gradients.cagrad import cagrad
 from jaxmtl.gradients.conflict_free import conflict_free
+from jaxmtl.gradients.db_mtl import db_mtl
 from jaxmtl.gradients.dualproj import dualproj
+from jaxmtl.gradients.excess_mtl import excess_mtl
 from jaxmtl.gradients.fairgrad import fairgrad
 from jaxmtl.gradients.gradnorm import gradnorm
+from jaxmtl.gradients.gradvac import gradvac
+from jaxmtl.gradients.imtl import imtl
 from jaxmtl.gradients.imtl_g import imtl_g
+from jaxmtl.gradients.krum import krum
+from jaxmtl.gradients.lr_annealing import lr_annealing
 from jaxmtl.gradients.mgda import mgda
+from jaxmtl.gradients.moco import moco
+from jaxmtl.gradients.modo import modo
 from jaxmtl.gradients.nash_mtl import nash_mtl
 from jaxmtl.gradients.normalize import normalize
+from jaxmtl.gradients.ntk import ntk, ntk_traces
 from jaxmtl.gradients.pcgrad import pcgrad
+from jaxmtl.gradients.sdmgrad import sdmgrad
 from jaxmtl.gradients.upgrad import upgrad
+from jaxmtl.gradients.vqgan_adaptive import vqgan_adaptive
+from jaxmtl.losses.cosmos import cosmos
 from jaxmtl.losses.dwa import dwa
 from jaxmtl.losses.equal import equal
+from jaxmtl.losses.famo import famo, famo_after_step
 from jaxmtl.losses.gls import gls
 from jaxmtl.losses.imtl_l import imtl_l
 from jaxmtl.losses.initial_loss import initial_loss
+from jaxmtl.losses.pbi import pbi
 from jaxmtl.losses.prior_loss import prior_loss
 from jaxmtl.losses.real_time_loss import real_time_loss
+from jaxmtl.losses.relobralo import relobralo
 from jaxmtl.losses.rlw import rlw
+from jaxmtl.losses.softadapt import softadapt
 from jaxmtl.losses.static import static
+from jaxmtl.losses.stch import stch
+from jaxmtl.losses.tchebycheff import tchebycheff
 from jaxmtl.losses.uncertainty import uncertainty, uncertainty_loss
 
 __version__ = "0.1.0"
@@ -37,35 +59,63 @@ __all__ = [
     "Balancer",
     "BalancerState",
     "Given",
+    "Preparation",
+    "Timing",
     "Weighting",
+    "aligned_mtl",
     "cagrad",
     "conflict_free",
+    "cosmos",
+    "db_mtl",
     "dualproj",
     "dwa",
     "equal",
+    "every",
+    "excess_mtl",
     "fairgrad",
+    "famo",
+    "famo_after_step",
     "gls",
+    "graddrop",
     "gradnorm",
+    "gradvac",
+    "imtl",
     "imtl_g",
     "imtl_l",
     "initial_loss",
+    "krum",
+    "lr_annealing",
     "make_balancer",
     "mgda",
+    "moco",
+    "modo",
     "nash_mtl",
     "normalize",
+    "ntk",
+    "ntk_traces",
     "on_shared",
+    "pbi",
     "pcgrad",
     "prior_loss",
     "prioritise",
     "real_time_loss",
+    "relobralo",
     "rlw",
+    "sdmgrad",
+    "smooth",
+    "softadapt",
     "solvers",
     "static",
+    "stch",
+    "tchebycheff",
     "theory",
+    "trimmed_mean",
     "uncertainty",
     "uncertainty_loss",
     "upgrad",
     "use_safe_cpu_compiler",
     "value_and_balanced_grad",
     "value_and_task_grads",
+    "vqgan_adaptive",
+    "warm_up",
 ]

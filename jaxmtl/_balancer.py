@@ -5,20 +5,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._base import Balancer, BalancerState, Weighting
-from jaxmtl._checks import count_stacked
-from jaxmtl._gram import combine, gramian, only_active, solve_dtype
-from jaxmtl._leaf_roles import LeafRoles, select_leaves
+from jaxmtl._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
+from jaxmtl._checks import count_stacked, independent_batches
+from jaxmtl._gram import combine, cross_gramian, gramian, only_active, solve_dtype
+from jaxmtl._leaf_roles import LeafRoles, select_leaves, selected_only
 from jaxmtl._step import keep_if_finite, read_inputs, weigh
-from jaxmtl._typing import PyTree, TaskVector
+from jaxmtl._timing import init_timing
+from jaxmtl._typing import Array, PyTree, TaskVector
 
 
-def make_balancer(weighting: Weighting, roles: LeafRoles | None = None) -> Balancer:
+def make_balancer(
+    weighting: Weighting,
+    *,
+    roles: LeafRoles | None = None,
+    preparation: Preparation | None = None,
+    timing: Timing | None = None,
+) -> Balancer:
     """Wrap a method into an optax transformation; how a method of one's own is made.
 
     Args:
       weighting: the method.
       roles: the leaves that it measures and weighs; all if None. ``on_shared`` sets them.
+      preparation: what it does to the stacked gradients beforehand; nothing if None.
+      timing: when it is asked; at every step if None. ``every`` and ``warm_up`` set it.
 
     Returns:
       A ``Balancer``.
@@ -40,19 +49,29 @@ def make_balancer(weighting: Weighting, roles: LeafRoles | None = None) -> Balan
       [2. 3.]
     """
     roles = LeafRoles() if roles is None else roles
-    unknown = set(weighting.reads) - {"losses", "gramian"}
+    unknown = set(weighting.reads) - {"losses", "gramian", "cross_gramian"}
     if unknown:
         raise ValueError(
-            f"A method may read 'losses' and 'gramian', but reads holds {sorted(unknown)}."
+            "A method may read 'losses', 'gramian' and 'cross_gramian', but reads holds"
+            f" {sorted(unknown)}."
+        )
+    if timing is not None and weighting.num_tasks is None:
+        raise ValueError(
+            "Where weights are held from step to step, the number of tasks must be known from the"
+            " start: build the method with it, such as jaxmtl.mgda(num_tasks=3)."
         )
 
     def init(params: PyTree) -> BalancerState:
         dtype = solve_dtype(jax.tree.leaves(params))
         known = weighting.num_tasks is not None
-        weights = jnp.zeros(weighting.num_tasks, dtype) if known else None
+        parts = BalancerState(
+            jnp.zeros(weighting.num_tasks, dtype) if known else None,
+            weighting.init(dtype),
+            preparation.init(selected_only(roles.weighted, params)) if preparation else (),
+            init_timing(timing, weighting.num_tasks, dtype),
+        )
         # A copy, since the state may be donated: arrays of the user's must outlive that.
-        method = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), weighting.init(dtype))
-        return BalancerState(weights, method)
+        return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), parts)
 
     def update(
         grads: PyTree,
@@ -61,33 +80,68 @@ def make_balancer(weighting: Weighting, roles: LeafRoles | None = None) -> Balan
         *,
         losses: TaskVector | None = None,
         active: TaskVector | None = None,
+        independent_grads: tuple[PyTree, PyTree] | None = None,
         **extra: Any,
     ) -> tuple[PyTree, BalancerState]:
-        del extra
         num_tasks = count_stacked(grads, params)
+        dtype = solve_dtype(jax.tree.leaves(grads))
+        given = read_inputs(weighting, num_tasks, dtype, losses=losses, active=active, **extra)
+
+        def only_present(tree: PyTree) -> PyTree:
+            if active is None:
+                return tree
+            return jax.tree.map(lambda leaf: only_active(given.active, leaf), tree)
+
+        grads = only_present(grads)
+        measured = combined = grads
+        prepared: PyTree = ()
+        if preparation is not None:
+            weighted = selected_only(roles.weighted, grads)
+            measured, combined, prepared = preparation.update(weighted, given, state.preparation)
+            measured, combined = only_present(measured), only_present(combined)
+        batches: tuple[PyTree, ...] = ()
+        if "cross_gramian" in weighting.reads:
+            batches = only_present(independent_batches(independent_grads, grads))
+
+        def of_measured(tree: PyTree) -> list[Array]:
+            return jax.tree.leaves(selected_only(roles.measured, tree))
+
+        def measure(given: Given) -> Given:
+            if "gramian" in weighting.reads:
+                given = given._replace(gramian=gramian(of_measured(measured)))
+            if batches:
+                given = given._replace(cross_gramian=cross_gramian(*map(of_measured, batches)))
+            return given
+
+        weights, new_state = weigh(weighting, timing, given, state, dtype, measure)
+        new_state = new_state._replace(preparation=prepared)
         leaves, treedef = jax.tree.flatten(grads)
-        measured = select_leaves(roles.measured, grads)
-        weighted = select_leaves(roles.weighted, grads)
-        given = read_inputs(weighting, num_tasks, solve_dtype(leaves), losses, active)
-        if active is not None:
-            leaves = [only_active(given.active, leaf) for leaf in leaves]
-        if "gramian" in weighting.reads:
-            inner = gramian([leaf for leaf, m in zip(leaves, measured, strict=True) if m])
-            given = given._replace(gramian=inner)
-        weights, new_state = weigh(weighting, given, state, solve_dtype(leaves))
+        are_weighted = select_leaves(roles.weighted, grads)
+        to_weigh = iter(jax.tree.leaves(selected_only(roles.weighted, combined)))
         plain = given.active.astype(weights.dtype)
         updates = [
-            combine(weights if w else plain, leaf) for leaf, w in zip(leaves, weighted, strict=True)
+            combine(weights, next(to_weigh)).astype(leaf.dtype) if w else combine(plain, leaf)
+            for leaf, w in zip(leaves, are_weighted, strict=True)
         ]
-        # The Gramian vouches for what it measured: a non-finite entry shows on its diagonal.
-        unseen = [
-            update
-            for update, m in zip(updates, measured, strict=True)
-            if given.gramian is None or not m
-        ]
+        unseen = updates
+        if "gramian" in weighting.reads and preparation is None and timing is None:
+            # The Gramian vouches for what it measured: a non-finite entry shows on its diagonal.
+            are_measured = select_leaves(roles.measured, grads)
+            unseen = [u for u, m in zip(updates, are_measured, strict=True) if not m]
         return jax.tree.unflatten(treedef, updates), keep_if_finite(unseen, new_state, state)
 
     balancer = Balancer(init, update)
-    balancer.weighting = weighting
-    balancer.roles = roles
+    balancer.weighting, balancer.roles = weighting, roles
+    balancer.preparation, balancer.timing = preparation, timing
     return balancer
+
+
+def rebuild(balancer: Balancer, **changes: Any) -> Balancer:
+    """The same balancer with some of its parts exchanged; how combinators are made."""
+    parts = {
+        "weighting": balancer.weighting,
+        "roles": balancer.roles,
+        "preparation": balancer.preparation,
+        "timing": balancer.timing,
+    }
+    return make_balancer(**(parts | changes))

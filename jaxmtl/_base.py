@@ -20,11 +20,15 @@ class Given(NamedTuple):
       losses: (T,) losses; one at absent tasks.
       gramian: (T, T) inner products of the gradients; zero rows and columns at absent tasks.
       active: (T,) bool, the tasks present in this batch.
+      cross_gramian: (T, T) inner products <g_i, h_j> of the gradients of two further batches.
+      extra: the (T,) arguments of ``update`` that the method asks for by name; one at absent tasks.
     """
 
     losses: Any
     gramian: Any
     active: Array
+    cross_gramian: Any = None
+    extra: dict[str, Array] = {}  # noqa: RUF012 (never written to)
 
 
 class Weighting(NamedTuple):
@@ -34,10 +38,11 @@ class Weighting(NamedTuple):
       init: ``dtype -> state``; what is kept per task has shape (T,) and this type.
       update: ``(Given, state) -> ((T,) weights, state)``. The weights of absent tasks are ignored;
         the state must not move for them.
-      reads: which of "losses" and "gramian" the method reads.
+      reads: which of "losses", "gramian" and "cross_gramian" the method reads.
       num_tasks: T where the method knows it, else None.
       names: the tasks' names where the user gave something by name; the losses must then bear the
         same ones.
+      extra: names of further arguments of ``update``, one number per task, that the method needs.
     """
 
     init: Callable[[Any], PyTree]
@@ -45,6 +50,43 @@ class Weighting(NamedTuple):
     reads: frozenset[str]
     num_tasks: int | None
     names: tuple[str, ...] | None = None
+    extra: frozenset[str] = frozenset()
+
+
+class Preparation(NamedTuple):
+    """What a method does to the stacked gradients before they are measured and combined.
+
+    It tracks them over the steps, or masks coordinates: the part of a method that is not T-sized.
+
+    Attributes:
+      init: ``params -> state``, with None at the leaves that receive no task weights.
+      update: ``(grads, Given, state) -> (measured, combined, state)``: of the stacked gradients,
+        trees of the same structure and shapes; ``measured`` makes the Gramian, ``combined`` the
+        update. The state must not move for absent tasks.
+    """
+
+    init: Callable[[PyTree], PyTree]
+    update: Callable[[PyTree, Given, PyTree], tuple[PyTree, PyTree, PyTree]]
+
+
+class Timing(NamedTuple):
+    """When a method is asked for weights, and what holds before.
+
+    At step t the method is asked if t >= start and (t - start) is a multiple of ``period``; else
+    its last weights hold. The weights applied go from ``before`` to the method's over the ``ramp``
+    steps from ``start`` on.
+
+    Attributes:
+      period: steps from one question to the next.
+      start: the first step that asks.
+      ramp: steps on the way.
+      before: (T,) constant weights; 1/T for each task present if None.
+    """
+
+    period: Any = 1
+    start: Any = 0
+    ramp: Any = 0
+    before: Any = None
 
 
 class BalancerState(NamedTuple):
@@ -55,10 +97,14 @@ class BalancerState(NamedTuple):
         first. None where the balancer was not told ``num_tasks``: the shapes of an optax state are
         fixed by ``init``, which sees the parameters only.
       method: the method's own state.
+      preparation: what the method keeps of the gradients, as large as T times the parameters.
+      timing: the step, and the weights held until the method is asked again.
     """
 
     task_weights: Any
     method: PyTree
+    preparation: PyTree = ()
+    timing: PyTree = ()
 
 
 class Balancer(optax.GradientTransformationExtraArgs):
@@ -73,13 +119,20 @@ class Balancer(optax.GradientTransformationExtraArgs):
     was, so that ``optax.apply_if_finite`` after the balancer skips the step as a whole. A step
     without any active task returns zero.
 
+    Some methods need more at each step: ``independent_grads``, the stacked gradients of two further
+    batches, or an argument of their own, such as ``ntk_traces``.
+
     Attributes:
       weighting: the method.
       roles: the leaves that it measures and weighs.
+      preparation: what it does to the gradients beforehand, if anything.
+      timing: when it is asked, if not at every step.
     """
 
     weighting: Weighting
     roles: LeafRoles
+    preparation: Preparation | None
+    timing: Timing | None
 
 
 def check_balancer(balancer: Any) -> Balancer:

@@ -36,6 +36,30 @@ def check_at_least(name: str, value: Any, minimum: float) -> None:
         raise ValueError(f"{name} must be a number of at least {minimum}, but it is {value!r}.")
 
 
+def check_share(name: str, value: Any) -> None:
+    """Raise unless a number from 0 to below 1 came; a hyperparameter array passes."""
+    if isinstance(value, jax.Array):
+        return
+    if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
+        raise ValueError(f"{name} must be a number from 0 to below 1, but it is {value!r}.")
+
+
+def check_above(name: str, value: Any, bound: float) -> None:
+    """Raise unless a number above ``bound`` came; a hyperparameter array passes."""
+    if isinstance(value, jax.Array):
+        return
+    if not isinstance(value, numbers.Real) or not float(value) > bound:
+        raise ValueError(f"{name} must be a number above {bound}, but it is {value!r}.")
+
+
+def check_probability(name: str, value: Any) -> None:
+    """Raise unless a number from 0 to 1 came; a hyperparameter array passes."""
+    if isinstance(value, jax.Array):
+        return
+    if not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, but it is {value!r}.")
+
+
 def check_count(name: str, value: Any) -> None:
     """Raise unless a whole number above zero came; a hyperparameter array passes."""
     if isinstance(value, jax.Array):
@@ -156,6 +180,28 @@ def leaf_path(path: tuple[Any, ...]) -> str:
     if path and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def independent_batches(value: Any, grads: PyTree) -> tuple[PyTree, PyTree]:
+    """Read the stacked gradients of two further batches.
+
+    Raises:
+      ValueError: where they are missing, or not of the shapes of ``grads``.
+    """
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(
+            "This method measures the gradients of two further batches: call update(grads, state,"
+            " params, independent_grads=(grads_1, grads_2)), each as value_and_task_grads returns"
+            f" it; but independent_grads is {'None' if value is None else type(value).__name__}."
+        )
+    expected = jax.tree.map(jnp.shape, grads)
+    for batch in value:
+        if jax.tree.map(jnp.shape, batch) != expected:
+            raise ValueError(
+                "independent_grads must hold two trees of the structure and shapes of grads,"
+                f" {expected}, but one is {jax.tree.map(jnp.shape, batch)}."
+            )
+    return value[0], value[1]
 
 
 def count_stacked(grads: PyTree, params: PyTree | None) -> int:

@@ -1,6 +1,6 @@
 """Balancer -> Balancer: what is balanced, and how much each task matters."""
 
-from jaxmtl._balancer import make_balancer
+from jaxmtl._balancer import rebuild
 from jaxmtl._base import Balancer, Given, check_balancer
 from jaxmtl._checks import check_choice, check_same_names, constant_vector, task_names
 from jaxmtl._leaf_roles import LeafRoles
@@ -48,7 +48,7 @@ def on_shared(balancer: Balancer, shared: LeafSelector, heads: str = "own") -> B
     check_choice("heads", heads, ("own", "weighted"))
     roles = balancer.roles
     weighted = (*roles.weighted, shared) if heads == "own" else roles.weighted
-    return make_balancer(balancer.weighting, LeafRoles((*roles.measured, shared), weighted))
+    return rebuild(balancer, roles=LeafRoles((*roles.measured, shared), weighted))
 
 
 def prioritise(balancer: Balancer, priorities: TaskVector) -> Balancer:
@@ -95,4 +95,4 @@ def prioritise(balancer: Balancer, priorities: TaskVector) -> Balancer:
     weighting = inner._replace(
         update=update, num_tasks=factors.shape[0], names=next(iter(known.values()), None)
     )
-    return make_balancer(weighting, balancer.roles)
+    return rebuild(balancer, weighting=weighting)

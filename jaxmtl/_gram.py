@@ -32,43 +32,51 @@ def gramian(leaves: Sequence[Array]) -> Array:
     Returns:
       The (T, T) Gramian, exactly symmetric, in float32 or better.
     """
-    dtype = solve_dtype(leaves)
-    # On one CPU device nothing is sharded, and a walk over blocks is faster and more exact.
-    alone = jax.default_backend() == "cpu" and jax.device_count() == 1
-    of_leaf = _blockwise_gramian if alone else _whole_gramian
-    total = functools.reduce(operator.add, (of_leaf(leaf, dtype) for leaf in leaves))
+    total = cross_gramian(leaves, leaves)
     return (total + total.T) / 2
 
 
-def _whole_gramian(leaf: Array, dtype: jnp.dtype) -> Array:
+def cross_gramian(leaves: Sequence[Array], others: Sequence[Array]) -> Array:
+    """Inner products of two stacks, <g_i, h_j>, summed over the leaves: (T, T)."""
+    dtype = solve_dtype([*leaves, *others])
+    # On one CPU device nothing is sharded, and a walk over blocks is faster and more exact.
+    alone = jax.default_backend() == "cpu" and jax.device_count() == 1
+    of_leaf = _blockwise_gramian if alone else _whole_gramian
+    pairs = zip(leaves, others, strict=True)
+    return functools.reduce(operator.add, (of_leaf(leaf, other, dtype) for leaf, other in pairs))
+
+
+def _whole_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
     """One contraction over *all* trailing axes: a reshape would gather a sharded leaf."""
     axes = tuple(range(1, leaf.ndim))
     mesh = jax.typeof(leaf).sharding.mesh
     # On an explicit mesh the type must say where a contraction over sharded axes leaves its result.
     explicit = jax.sharding.AxisType.Explicit in mesh.axis_types
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return _contract(leaf, leaf, ((axes, axes), ((), ())), dtype, replicated if explicit else None)
+    over_all = ((axes, axes), ((), ()))
+    return _contract(leaf, other, over_all, dtype, replicated if explicit else None)
 
 
-def _blockwise_gramian(leaf: Array, dtype: jnp.dtype) -> Array:
+def _blockwise_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
     """Sum the Gramians of blocks of columns, about sqrt(P)/4 blocks of 4 sqrt(P) columns.
 
     XLA's CPU product of a (T, P) with a (P, T) matrix adds up one column after the other. Its
     rounding errors on almost orthogonal gradients then grow with the sum of the absolute partial
     sums; with as many blocks as columns in them, give or take, they are smallest.
     """
-    flat = leaf.reshape(leaf.shape[0], -1)
-    size = flat.shape[1]
+    left, right = (stack.reshape(stack.shape[0], -1) for stack in (leaf, other))
+    size = left.shape[1]
     block = 2 ** round(math.log2(4 * math.sqrt(max(size, 1))))
 
-    def of_columns(columns: Array) -> Array:
-        return _contract(columns, columns, (((1,), (1,)), ((), ())), dtype)
+    def of_columns(start: Any, width: int) -> Array:
+        columns = [lax.dynamic_slice_in_dim(stack, start, width, 1) for stack in (left, right)]
+        return _contract(columns[0], columns[1], (((1,), (1,)), ((), ())), dtype)
 
     def add_block(index: Array, total: Array) -> Array:
-        return total + of_columns(lax.dynamic_slice_in_dim(flat, index * block, block, axis=1))
+        return total + of_columns(index * block, block)
 
     whole, rest = divmod(size, block)
-    total = of_columns(flat[:, size - rest :])
+    total = of_columns(size - rest, rest)
     return lax.fori_loop(0, whole, add_block, total) if whole else total
 
 

@@ -21,6 +21,13 @@ class LeafRoles(NamedTuple):
     weighted: tuple[LeafSelector, ...] = ()
 
 
+def selected_only(selectors: tuple[LeafSelector, ...], tree: PyTree) -> PyTree:
+    """The tree with None in the place of the leaves that are not selected."""
+    leaves, treedef = jax.tree.flatten(tree)
+    chosen = zip(leaves, select_leaves(selectors, tree), strict=True)
+    return jax.tree.unflatten(treedef, [leaf if selected else None for leaf, selected in chosen])
+
+
 def select_leaves(selectors: tuple[LeafSelector, ...], tree: PyTree) -> list[bool]:
     """Say for each leaf of the tree whether every selector selects it.
 

@@ -1,12 +1,14 @@
 """One step of a method: what it is given, the weights it returns, and which state is kept."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._base import BalancerState, Given, Weighting
+from jaxmtl._base import BalancerState, Given, Timing, Weighting
 from jaxmtl._checks import check_same_names, task_names, task_vector
+from jaxmtl._timing import applied, held, is_due, remember
 from jaxmtl._typing import Array, PyTree, TaskVector
 
 
@@ -14,8 +16,11 @@ def read_inputs(
     weighting: Weighting,
     num_tasks: int,
     dtype: jnp.dtype,
+    /,
+    *,
     losses: TaskVector | None,
     active: TaskVector | None,
+    **extra: Any,
 ) -> Given:
     """Check what came against what the method reads."""
     if weighting.num_tasks not in (None, num_tasks):
@@ -23,17 +28,21 @@ def read_inputs(
             f"The balancer was built for {weighting.num_tasks} tasks, but {num_tasks} came: build"
             f" it with num_tasks={num_tasks}, or with one value for each of them."
         )
+    needed = {"losses": losses} if "losses" in weighting.reads else {}
+    needed |= {name: extra.get(name) for name in sorted(weighting.extra)}
+    for name, value in needed.items():
+        if value is None:
+            raise ValueError(
+                f"This method reads the {name}, but none came: call"
+                f" update(grads, state, params, {name}={name})."
+            )
     names = {
         "the balancer's values": weighting.names,
         "losses": task_names(losses),
         "active": task_names(active),
+        **{name: task_names(value) for name, value in needed.items()},
     }
     check_same_names({name: value for name, value in names.items() if value is not None})
-    if losses is None and "losses" in weighting.reads:
-        raise ValueError(
-            "This method reads the losses, but none came: call"
-            " update(grads, state, params, losses=losses)."
-        )
     mask = jnp.ones(num_tasks, bool)
     if active is not None:
         mask = task_vector("active", active, num_tasks)
@@ -43,24 +52,69 @@ def read_inputs(
                 " numbers, pass active=(mask != 0)."
             )
         mask = jnp.asarray(mask)
-    if losses is None:
-        return Given(None, None, mask)
-    values = jax.lax.stop_gradient(task_vector("losses", losses, num_tasks)).astype(dtype)
-    return Given(jnp.where(mask, values, jnp.ones_like(values)), None, mask)
+
+    def read(name: str, value: TaskVector) -> Array:
+        values = jax.lax.stop_gradient(task_vector(name, value, num_tasks)).astype(dtype)
+        return jnp.where(mask, values, jnp.ones_like(values))
+
+    return Given(
+        None if losses is None else read("losses", losses),
+        None,
+        mask,
+        extra={name: read(name, extra[name]) for name in sorted(weighting.extra)},
+    )
 
 
 def weigh(
-    weighting: Weighting, given: Given, state: BalancerState, dtype: jnp.dtype
+    weighting: Weighting,
+    timing: Timing | None,
+    given: Given,
+    state: BalancerState,
+    dtype: jnp.dtype,
+    measure: Callable[[Given], Given] | None = None,
 ) -> tuple[Array, BalancerState]:
-    """Ask the method for weights; NaN and the old state where something is not finite."""
+    """Find this step's weights; NaN and the old state where something is not finite.
+
+    Args:
+      weighting: the method.
+      timing: when it is asked; at every step if None.
+      given: the inputs, without Gramians.
+      state: the balancer's state.
+      dtype: the type of the weights.
+      measure: adds the Gramians that the method reads; it runs only where the method is asked. If
+        None, a timed method is not asked, and its last weights hold.
+    """
+
+    def ask(method: PyTree) -> tuple[Array, PyTree]:
+        return _ask(weighting, given if measure is None else measure(given), method, dtype)
+
     finite = jnp.asarray(True)
     if given.losses is not None:
         finite &= jnp.all(jnp.isfinite(given.losses))
-    if given.gramian is not None:
-        finite &= jnp.all(jnp.isfinite(jnp.diagonal(given.gramian)))
+    if timing is None:
+        weights, method = ask(state.method)
+        new_timing = state.timing
+    else:
+        last, method = state.timing.weights, state.method
+        if measure is not None:
+            due = is_due(timing, state.timing)
+            last, method = jax.lax.cond(due, ask, lambda method: (last, method), method)
+            last = held(given.active, last, state.timing)
+        weights = applied(timing, state.timing, last, given.active)
+        new_timing = remember(state.timing, last)
+    finite &= jnp.all(jnp.isfinite(weights)) & ~_holds_nan(method)
+    kept = None if state.task_weights is None else weights
+    new_state = state._replace(task_weights=kept, method=method, timing=new_timing)
+    return jnp.where(finite, weights, jnp.nan), keep(finite, new_state, state)
+
+
+def _ask(
+    weighting: Weighting, given: Given, method: PyTree, dtype: jnp.dtype
+) -> tuple[Array, PyTree]:
+    """Ask the method for weights, NaN where what it measures is not finite."""
     # TPUs and tensor cores would round the T-sized products to 8 or 10 bits.
     with jax.default_matmul_precision("highest"):
-        weights, method = weighting.update(given, state.method)
+        weights, new_method = weighting.update(given, method)
     weights = jnp.asarray(weights)
     if weights.shape != given.active.shape:
         raise ValueError(
@@ -68,10 +122,11 @@ def weigh(
             f" shape {weights.shape}."
         )
     weights = jnp.where(given.active, weights, 0).astype(dtype)
-    # Inputs may be finite and yet too large for what a method does with them.
-    finite &= jnp.all(jnp.isfinite(weights)) & ~_holds_nan(method)
-    new_state = BalancerState(None if state.task_weights is None else weights, method)
-    return jnp.where(finite, weights, jnp.nan), keep(finite, new_state, state)
+    gramians = [g for g in (given.gramian, given.cross_gramian) if g is not None]
+    measured = [jnp.all(jnp.isfinite(jnp.diagonal(g))) for g in gramians]
+    finite = jnp.all(jnp.stack(measured)) if measured else jnp.asarray(True)
+    # The old state's types: both branches of a cond have to agree.
+    return jnp.where(finite, weights, jnp.nan), keep(jnp.asarray(True), new_method, method)
 
 
 def _holds_nan(tree: PyTree) -> Array:

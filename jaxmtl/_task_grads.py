@@ -11,6 +11,7 @@ from jaxmtl._checks import leaf_path
 from jaxmtl._gram import reciprocal, solve_dtype
 from jaxmtl._leaf_roles import select_leaves
 from jaxmtl._step import keep_if_finite, read_inputs, weigh
+from jaxmtl._timing import is_due
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl._xla_cpu import warn_if_miscompiled
 
@@ -71,7 +72,8 @@ def value_and_balanced_grad(
 
     The same losses, gradient and state as ``value_and_task_grads`` followed by
     ``balancer.update``. A method that reads only the losses costs one forward and one backward
-    pass, whatever T is (two backward passes where ``on_shared`` leaves heads their own gradient).
+    pass, whatever T is (two backward passes where ``on_shared`` leaves heads their own gradient);
+    so do the steps of ``every`` and ``warm_up`` at which the method is not asked.
 
     Args:
       fun: as for ``value_and_task_grads``.
@@ -80,13 +82,14 @@ def value_and_balanced_grad(
       has_aux: whether ``fun`` returns ``(losses, aux)``.
 
     Returns:
-      A function ``(balancer_state, *args, active=None, **kwargs) -> (losses, grad,
+      A function ``(balancer_state, *args, active=None, extra=None, **kwargs) -> (losses, grad,
       balancer_state)``, or ``((losses, aux), grad, balancer_state)``, with ``balancer_state =
       balancer.init(params)`` at the start. ``active`` is the optional mask of the tasks present;
       where the loss of an absent task is NaN for want of examples, mask the examples inside
-      ``fun``, since zero times its derivative is NaN in a single backward pass. (A keyword
-      ``active`` of ``fun``'s own does not reach it.) A single backward pass carries the weights in
-      the type of the losses: 8 bits of them for bfloat16.
+      ``fun``, since zero times its derivative is NaN in a single backward pass. ``extra`` is a dict
+      of what else the method needs in ``update``, such as ``{"ntk_traces": ...}``. (Keywords
+      ``active`` and ``extra`` of ``fun``'s own do not reach it.) A single backward pass carries the
+      weights in the type of the losses: 8 bits of them for bfloat16.
 
     Raises:
       ValueError: where ``balancer`` is none; when called, where the state is none, and as
@@ -106,27 +109,32 @@ def value_and_balanced_grad(
 
     check_balancer(balancer)
 
+    weighting, timing = balancer.weighting, balancer.timing
+
     def stacked(
-        state: BalancerState, /, *args: Any, active: TaskVector | None = None, **kwargs: Any
+        state: BalancerState, options: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, PyTree, BalancerState]:
-        _check_state(state)
         value, grads = value_and_task_grads(fun, argnums, has_aux)(*args, **kwargs)
         losses = value[0] if has_aux else value
         params = _arguments(args, argnums)
-        grad, state = balancer.update(grads, state, params, losses=losses, active=active)
+        grad, state = balancer.update(grads, state, params, losses=losses, **options)
         return value, grad, state
 
     def single_backward(
-        state: BalancerState, /, *args: Any, active: TaskVector | None = None, **kwargs: Any
+        state: BalancerState,
+        options: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        ask: bool,
     ) -> tuple[Any, PyTree, BalancerState]:
-        _check_state(state)
         value, pull_back = _vjp(fun, argnums, has_aux, args, kwargs)
         losses = value[0] if has_aux else value
         leaves, treedef = jax.tree.flatten(losses)
         params = _arguments(args, argnums)
         dtype = solve_dtype(jax.tree.leaves(params))
-        given = read_inputs(balancer.weighting, _count_losses(losses), dtype, losses, active)
-        weights, new_state = weigh(balancer.weighting, given, state, dtype)
+        given = read_inputs(weighting, _count_losses(losses), dtype, losses=losses, **options)
+        measure = (lambda given: given) if ask else None
+        weights, new_state = weigh(weighting, timing, given, state, dtype, measure)
         weighted = select_leaves(balancer.roles.weighted, params)
         grads = [_pull_back_scaled(pull_back, weights, leaves, treedef)]
         if not all(weighted):
@@ -136,15 +144,34 @@ def value_and_balanced_grad(
         grad = jax.tree.unflatten(jax.tree.structure(grads[0]), chosen)
         return value, grad, keep_if_finite(chosen, new_state, state)
 
-    return stacked if "gramian" in balancer.weighting.reads else single_backward
-
-
-def _check_state(state: Any) -> None:
-    if not isinstance(state, BalancerState):
-        raise ValueError(
-            "The first argument must be the balancer's state, balancer.init(params), and the"
-            f" function's own arguments follow it; but it is a {type(state).__name__}."
+    def evaluate(
+        state: BalancerState,
+        /,
+        *args: Any,
+        active: TaskVector | None = None,
+        extra: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> tuple[Any, PyTree, BalancerState]:
+        if not isinstance(state, BalancerState):
+            raise ValueError(
+                "The first argument must be the balancer's state, balancer.init(params), and the"
+                f" function's own arguments follow it; but it is a {type(state).__name__}."
+            )
+        options = {"active": active, **(extra or {})}
+        if balancer.preparation is not None:
+            return stacked(state, options, args, kwargs)
+        if not weighting.reads & {"gramian", "cross_gramian"}:
+            return single_backward(state, options, args, kwargs, ask=True)
+        if timing is None:
+            return stacked(state, options, args, kwargs)
+        return jax.lax.cond(
+            is_due(timing, state.timing),
+            lambda state: stacked(state, options, args, kwargs),
+            lambda state: single_backward(state, options, args, kwargs, ask=False),
+            state,
         )
+
+    return evaluate
 
 
 def _vjp(

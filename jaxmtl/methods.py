@@ -6,28 +6,51 @@ The command line lists it, the README prints it, and the tests hold each method 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+
 from jaxmtl._base import Balancer
 from jaxmtl._typing import Array
+from jaxmtl.coordinates.graddrop import graddrop
+from jaxmtl.coordinates.trimmed_mean import trimmed_mean
+from jaxmtl.gradients.aligned_mtl import aligned_mtl
 from jaxmtl.gradients.cagrad import cagrad
 from jaxmtl.gradients.conflict_free import conflict_free
+from jaxmtl.gradients.db_mtl import db_mtl
 from jaxmtl.gradients.dualproj import dualproj
+from jaxmtl.gradients.excess_mtl import excess_mtl
 from jaxmtl.gradients.fairgrad import fairgrad
 from jaxmtl.gradients.gradnorm import gradnorm
+from jaxmtl.gradients.gradvac import gradvac
+from jaxmtl.gradients.imtl import imtl
 from jaxmtl.gradients.imtl_g import imtl_g
+from jaxmtl.gradients.krum import krum
+from jaxmtl.gradients.lr_annealing import lr_annealing
 from jaxmtl.gradients.mgda import mgda
+from jaxmtl.gradients.moco import moco
+from jaxmtl.gradients.modo import modo
 from jaxmtl.gradients.nash_mtl import nash_mtl
 from jaxmtl.gradients.normalize import normalize
+from jaxmtl.gradients.ntk import ntk
 from jaxmtl.gradients.pcgrad import pcgrad
+from jaxmtl.gradients.sdmgrad import sdmgrad
 from jaxmtl.gradients.upgrad import upgrad
+from jaxmtl.gradients.vqgan_adaptive import vqgan_adaptive
+from jaxmtl.losses.cosmos import cosmos
 from jaxmtl.losses.dwa import dwa
 from jaxmtl.losses.equal import equal
+from jaxmtl.losses.famo import famo
 from jaxmtl.losses.gls import gls
 from jaxmtl.losses.imtl_l import imtl_l
 from jaxmtl.losses.initial_loss import initial_loss
+from jaxmtl.losses.pbi import pbi
 from jaxmtl.losses.prior_loss import prior_loss
 from jaxmtl.losses.real_time_loss import real_time_loss
+from jaxmtl.losses.relobralo import relobralo
 from jaxmtl.losses.rlw import rlw
+from jaxmtl.losses.softadapt import softadapt
 from jaxmtl.losses.static import static
+from jaxmtl.losses.stch import stch
+from jaxmtl.losses.tchebycheff import tchebycheff
 from jaxmtl.losses.uncertainty import uncertainty
 
 
@@ -44,135 +67,348 @@ class Method(NamedTuple):
         first step, as a function of T.
       descends_all: whether the update conflicts with no task.
       any_order: whether permuting the tasks permutes the weights.
+      non_negative: whether no weight is ever below zero.
+      rows: what scaling single gradients by positive numbers does: the update is "linear" in them,
+        or its "direction" stays, or all of it is the "same"; "" where nothing is claimed.
+      combines: whether the update is the sum of this step's gradients times the task weights.
+      needs: further arguments of ``update`` that it cannot do without.
     """
 
     summary: str
     reference: str
     make: Callable[[int, Array], Balancer]
-    degree: float
-    identical: Callable[[int], float]
+    degree: float = 1
+    identical: Callable[[int], float] = lambda num_tasks: 1.0
     descends_all: bool = False
     any_order: bool = True
-
-
-def one(num_tasks: int) -> float:
-    """The length of a mean of identical unit gradients."""
-    del num_tasks
-    return 1.0
+    non_negative: bool = True
+    rows: str = ""
+    combines: bool = True
+    needs: tuple[str, ...] = ()
 
 
 METHODS: dict[str, Method] = {
-    "equal": Method("1/T each", "baseline", lambda t, key: equal(num_tasks=t), 1, one),
-    "static": Method(
-        "the user's constants", "baseline", lambda t, key: static([1.0] * t), 1, float
+    # From the losses, or from nothing.
+    "equal": Method(
+        "1/T each",
+        "baseline",
+        lambda t, key: equal(num_tasks=t),
+        rows="linear",
     ),
-    "initial_loss": Method("1 / first loss", "Su 2022", lambda t, key: initial_loss(t), 1, float),
+    "static": Method(
+        "the user's constants",
+        "baseline",
+        lambda t, key: static([1.0] * t),
+        identical=float,
+        rows="linear",
+    ),
+    "initial_loss": Method(
+        "1 / first loss",
+        "Su 2022",
+        lambda t, key: initial_loss(t),
+        identical=float,
+        rows="linear",
+    ),
     "prior_loss": Method(
         "1 / loss of the best constant output",
         "Su 2022",
         lambda t, key: prior_loss([1.0] * t),
-        1,
-        float,
+        identical=float,
+        rows="linear",
     ),
     "real_time_loss": Method(
-        "1 / present loss", "Su 2022", lambda t, key: real_time_loss(num_tasks=t), 1, float
+        "1 / present loss",
+        "Su 2022",
+        lambda t, key: real_time_loss(num_tasks=t),
+        identical=float,
+        rows="linear",
     ),
     "uncertainty": Method(
-        "1 / learned variance", "Kendall 2018", lambda t, key: uncertainty(t), 1, lambda t: t / 2
+        "1 / learned variance",
+        "Kendall 2018",
+        lambda t, key: uncertainty(t),
+        identical=lambda t: t / 2,
+        rows="linear",
+    ),
+    "imtl_l": Method(
+        "learned: every weighted loss is 1",
+        "Liu 2021",
+        lambda t, key: imtl_l(t),
+        identical=float,
+        rows="linear",
+    ),
+    "gls": Method(
+        "gradient of the geometric mean",
+        "Chennupati 2019",
+        lambda t, key: gls(num_tasks=t),
+        rows="linear",
+    ),
+    "dwa": Method(
+        "slower losses more",
+        "Liu 2019",
+        lambda t, key: dwa(t, window=10),
+        identical=float,
+        rows="linear",
+    ),
+    "rlw": Method(
+        "random",
+        "Lin 2022",
+        lambda t, key: rlw(key, num_tasks=t),
+        any_order=False,
+        rows="linear",
+    ),
+    "famo": Method(
+        "learned: log losses fall alike",
+        "Liu 2023",
+        lambda t, key: famo(t),
+        rows="linear",
+    ),
+    "softadapt": Method(
+        "rising losses more",
+        "Heydari 2019",
+        lambda t, key: softadapt(t),
+        rows="linear",
+    ),
+    "relobralo": Method(
+        "slower losses more, with random look-backs",
+        "Bischof & Kraus 2021",
+        lambda t, key: relobralo(t, key),
+        identical=float,
+        rows="linear",
+    ),
+    "tchebycheff": Method(
+        "the largest loss alone",
+        "Bowman 1976",
+        lambda t, key: tchebycheff(num_tasks=t),
+        identical=lambda t: 1 / t,
+        rows="linear",
+    ),
+    "stch": Method(
+        "the largest losses, smoothly",
+        "Lin 2024",
+        lambda t, key: stch(num_tasks=t),
+        identical=lambda t: 1 / t,
+        rows="linear",
+    ),
+    "pbi": Method(
+        "along and towards a ray of losses",
+        "Zhang & Li 2007",
+        lambda t, key: pbi(num_tasks=t),
+        identical=lambda t: t**0.5,
+        non_negative=False,
+        rows="linear",
+    ),
+    "cosmos": Method(
+        "weighted sum, towards a ray of losses",
+        "Ruchte & Grabocka 2021",
+        lambda t, key: cosmos(num_tasks=t),
+        non_negative=False,
+        rows="linear",
+    ),
+    "ntk": Method(
+        "learned: residuals fall alike",
+        "Wang 2022",
+        lambda t, key: ntk(t),
+        identical=lambda t: t * (0.9 + 0.1 * t),
+        needs=("ntk_traces",),
+        rows="linear",
+    ),
+    # From the inner products of the gradients.
+    "normalize": Method(
+        "1 / gradient norm",
+        "direct form of Chen 2018",
+        lambda t, key: normalize(num_tasks=t),
+        degree=0,
+        identical=float,
+        rows="same",
     ),
     "gradnorm": Method(
         "learned: equal norms, slow tasks more",
         "Chen 2018",
         lambda t, key: gradnorm(t),
-        1,
-        float,
+        identical=float,
     ),
-    "normalize": Method(
-        "1 / gradient norm",
-        "direct form of Chen 2018",
-        lambda t, key: normalize(num_tasks=t),
-        0,
-        float,
+    "lr_annealing": Method(
+        "averaged: equal norms",
+        "Wang 2021",
+        lambda t, key: lr_annealing(t),
+        identical=lambda t: t * (0.9 + 0.1 * t),
+    ),
+    "vqgan_adaptive": Method(
+        "adversaries as long as the others",
+        "Esser 2021",
+        lambda t, key: vqgan_adaptive([False] + [True] * (t - 1)),
+        identical=lambda t: 1 + 0.8 * (t - 1),
+        any_order=False,
     ),
     "pcgrad": Method(
         "projections off conflicting gradients",
         "Yu 2020",
         lambda t, key: pcgrad(key, num_tasks=t),
-        1,
-        float,
+        identical=float,
         any_order=False,
+        rows="linear",
+    ),
+    "gradvac": Method(
+        "turns towards usual cosines",
+        "Wang 2021",
+        lambda t, key: gradvac(t, key),
+        identical=float,
+        any_order=False,
+        rows="linear",
     ),
     "mgda": Method(
         "shortest convex combination",
         "Sener & Koltun 2018",
         lambda t, key: mgda(num_tasks=t),
-        1,
-        one,
         descends_all=True,
-    ),
-    "gls": Method(
-        "gradient of the geometric mean", "Chennupati 2019", lambda t, key: gls(num_tasks=t), 1, one
-    ),
-    "dwa": Method("slower losses more", "Liu 2019", lambda t, key: dwa(t, window=10), 1, float),
-    "rlw": Method(
-        "random", "Lin 2022", lambda t, key: rlw(key, num_tasks=t), 1, one, any_order=False
-    ),
-    "imtl_l": Method(
-        "learned: every weighted loss is 1", "Liu 2021", lambda t, key: imtl_l(t), 1, float
     ),
     "upgrad": Method(
         "each gradient projected on the dual cone",
         "Quinton & Rey 2024",
         lambda t, key: upgrad(num_tasks=t),
-        1,
-        one,
         descends_all=True,
+        rows="linear",
     ),
     "dualproj": Method(
         "the mean projected on the dual cone",
         "Lopez-Paz & Ranzato 2017",
         lambda t, key: dualproj(num_tasks=t),
-        1,
-        one,
         descends_all=True,
     ),
     "cagrad": Method(
         "best worst-case progress near the mean",
         "Liu 2021",
         lambda t, key: cagrad(num_tasks=t),
-        1,
-        lambda t: 1.5,
+        identical=lambda t: 1.5,
     ),
     "nash_mtl": Method(
         "Nash bargaining solution",
         "Navon 2022",
         lambda t, key: nash_mtl(num_tasks=t),
-        0,
-        lambda t: t**0.5,
+        degree=0,
+        identical=lambda t: t**0.5,
         descends_all=True,
+        rows="same",
     ),
     "fairgrad": Method(
         "alpha-fair bargain (table: alpha = 2)",
         "Ban & Ji 2024",
         lambda t, key: fairgrad(2.0, num_tasks=t),
-        -1 / 3,
-        lambda t: t ** (1 / 3),
+        degree=-1 / 3,
+        identical=lambda t: t ** (1 / 3),
         descends_all=True,
     ),
     "imtl_g": Method(
         "equal projections on every direction",
         "Liu 2021",
         lambda t, key: imtl_g(num_tasks=t),
-        1,
-        one,
         descends_all=True,
+        non_negative=False,
+        rows="direction",
+    ),
+    "imtl": Method(
+        "IMTL-L, then IMTL-G",
+        "Liu 2021",
+        lambda t, key: imtl(t),
+        descends_all=True,
+        non_negative=False,
+        rows="direction",
     ),
     "conflict_free": Method(
-        "equal cosines, as long as the gradients reach",
+        "ConFIG: equal cosines, as long as the gradients reach",
         "Liu 2024",
         lambda t, key: conflict_free(num_tasks=t),
-        1,
-        float,
+        identical=float,
         descends_all=True,
+        non_negative=False,
+        rows="direction",
+    ),
+    "aligned_mtl": Method(
+        "nearest orthogonal gradients of one length",
+        "Senushkin 2023",
+        lambda t, key: aligned_mtl(num_tasks=t),
+        non_negative=False,
+    ),
+    "krum": Method(
+        "gradients with near neighbours (table: none byzantine)",
+        "Blanchard 2017",
+        lambda t, key: krum(0, num_tasks=t),
+    ),
+    # With averages of the gradients, or further batches.
+    "moco": Method(
+        "tracked gradients, learned min-norm weights",
+        "Fernando 2023",
+        lambda t, key: moco(t),
+    ),
+    "modo": Method(
+        "learned min-norm weights, from further batches",
+        "Chen 2023",
+        lambda t, key: modo(t),
+        needs=("independent_grads",),
+    ),
+    "sdmgrad": Method(
+        "min-norm towards a preference, from further batches",
+        "Xiao 2023",
+        lambda t, key: sdmgrad(t),
+        needs=("independent_grads",),
+    ),
+    "db_mtl": Method(
+        "tracked gradients of the logs, as long as the longest",
+        "Lin 2023",
+        lambda t, key: db_mtl(t),
+        identical=float,
+        rows="direction",
+    ),
+    "excess_mtl": Method(
+        "learned: more to excess risk",
+        "He 2024",
+        lambda t, key: excess_mtl(t),
+        rows="linear",
+    ),
+    # Coordinate by coordinate.
+    "graddrop": Method(
+        "gradients of one sign",
+        "Chen 2020",
+        lambda t, key: graddrop(key, num_tasks=t),
+        identical=float,
+        combines=False,
+    ),
+    "trimmed_mean": Method(
+        "mean without extremes (table: one at either end)",
+        "Yin 2018",
+        lambda t, key: trimmed_mean(min(1, (t - 1) // 2), num_tasks=t),
+        combines=False,
     ),
 }
+
+
+def describe(name: str) -> tuple[str, ...]:
+    """A method's line as the README prints it.
+
+    Returns:
+      The weights, what it reads, the backward passes of a step, degree, the length of the update on
+      four identical unit gradients, what it promises, and the reference.
+    """
+    method = METHODS[name]
+    balancer = method.make(4, jax.random.key(0))
+    reads = sorted(balancer.weighting.reads, reverse=True)
+    if balancer.preparation is not None and not reads:
+        reads = ["gradients"]
+    per_batch = 3 if "independent_grads" in method.needs else 1
+    costs = "T" if reads not in ([], ["losses"]) else "1"
+    promises = {
+        "no conflict": method.descends_all,
+        "weights >= 0": method.non_negative,
+        "any order": method.any_order,
+        f"rows: {method.rows}": bool(method.rows),
+    }
+    return (
+        method.summary,
+        " and ".join([*reads, *method.needs]).replace("cross_gramian and ", "") or "nothing",
+        costs if per_batch == 1 else f"{per_batch}{costs}",
+        f"{method.degree:.4g}",
+        f"{method.identical(4):.4g}",
+        ", ".join(promise for promise, held in promises.items() if held),
+        method.reference,
+    )

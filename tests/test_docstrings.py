@@ -24,7 +24,7 @@ METHODS = [
     name
     for name, function in FUNCTIONS.items()
     if inspect.signature(function).return_annotation is jaxmtl.Balancer
-    and name not in ("jaxmtl.make_balancer", "jaxmtl.on_shared", "jaxmtl.prioritise")
+    and not {"balancer", "weighting"} & set(inspect.signature(function).parameters)
 ]
 
 

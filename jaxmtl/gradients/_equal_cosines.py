@@ -8,11 +8,12 @@ from jaxmtl.solvers.pseudo_solve import pseudo_solve
 from jaxmtl.solvers.scaling import equilibrate
 
 
-def equal_cosines(gramian: Array) -> tuple[Array, Array]:
-    """Solve D^-1 C^+ 1.
+def equal_cosines(gramian: Array, ratios: Array | None = None) -> tuple[Array, Array]:
+    """Solve D^-1 C^+ 1, or D^-1 C^+ r where the cosines are to be in the ratios r.
 
     Args:
       gramian: (T, T) inner products; zero rows for gradients that take no part.
+      ratios: (T,) r; ones if None.
 
     Returns:
       (T,) weights of that direction, and (T,) products (G w)_i: where the gradients are
@@ -22,5 +23,6 @@ def equal_cosines(gramian: Array) -> tuple[Array, Array]:
     length = jnp.sqrt(jnp.diagonal(scaled))
     per_length = reciprocal(length)
     cosines = scaled * per_length[:, None] * per_length[None, :]
-    x = pseudo_solve(cosines, jnp.sign(length))
+    wanted = jnp.sign(length) if ratios is None else jnp.sign(length) * ratios
+    x = pseudo_solve(cosines, wanted)
     return x * per_length * scale, length / scale * (cosines @ x)

@@ -2,8 +2,8 @@
 
 from jaxmtl._base import Balancer, Given
 from jaxmtl._checks import check_at_least, check_choice, optional_num_tasks
+from jaxmtl._preference import equal_shares
 from jaxmtl._typing import Array
-from jaxmtl.gradients._preference import equal_shares
 from jaxmtl.gradients._solved import solved
 from jaxmtl.solvers.worst_case import worst_case
 

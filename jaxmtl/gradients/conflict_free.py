@@ -4,26 +4,40 @@ import jax.numpy as jnp
 
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Weighting
-from jaxmtl._checks import optional_num_tasks
+from jaxmtl._checks import check_choice
 from jaxmtl._gram import reciprocal
-from jaxmtl._typing import Array, PyTree
+from jaxmtl._preference import preferences, read_preference
+from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.gradients._equal_cosines import equal_cosines
 
+LENGTHS = ("projection", "min", "max", "arithmetic", "geometric", "harmonic")
 
-def conflict_free(*, num_tasks: int | None = None) -> Balancer:
+
+def conflict_free(
+    preference: TaskVector | None = None,
+    *,
+    length: str = "projection",
+    num_tasks: int | None = None,
+) -> Balancer:
     """Follow the direction with equal cosines to all gradients, as far as they reach along it.
 
-    u ~ J' D^-1 C^+ 1 of length one, d = (sum_i <g_i, u>) u, with norms D and cosines C.
+    u ~ J' D^-1 C^+ p of length one, with norms D and cosines C: its cosines with the gradients are
+    in the ratios p. d = (sum_i n_i cos(g_i, u)) u, with n_i = ||g_i|| or a norm common to all.
 
     Args:
-      num_tasks: T, if the state is to keep the task weights.
+      preference: (T,) array or tree of scalars p, above zero; equal if None.
+      length: what n_i is: the task's own norm ("projection", so that d is the sum of the
+        gradients' projections on u), or the smallest norm ("min"), the largest ("max"), or their
+        "arithmetic", "geometric" or "harmonic" mean, so that no single gradient sets the pace.
+      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
 
     Returns:
       A balancer that reads the Gramian. Scale: T g on T identical gradients g. Degree 1. With
       independent gradients it conflicts with no task. Tasks with a gradient of zero take no part.
 
     Raises:
-      ValueError: where ``num_tasks`` is not a positive int.
+      ValueError: for an unknown ``length``; where a preference is not above zero, or their number
+        is not that of the tasks.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -37,12 +51,32 @@ def conflict_free(*, num_tasks: int | None = None) -> Balancer:
       Liu et al., `ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks
       <https://arxiv.org/abs/2408.11104>`_, 2024
     """
+    check_choice("length", length, LENGTHS)
+    wanted = read_preference(preference, num_tasks)
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
-        weights, products = equal_cosines(given.gramian)
-        square = weights @ products
-        return weights * jnp.sum(products) * reciprocal(square), state
+        ratios = None if wanted.vector is None else preferences(wanted, given)
+        weights, products = equal_cosines(given.gramian, ratios)
+        reach = products  # n_i cos(g_i, u), up to the length of J'weights
+        if length != "projection":
+            norms = jnp.sqrt(jnp.diagonal(given.gramian))
+            reach = _common(norms, length) * products * reciprocal(norms)
+        return weights * jnp.sum(reach) * reciprocal(weights @ products), state
 
-    return make_balancer(
-        Weighting(lambda dtype: (), update, frozenset({"gramian"}), optional_num_tasks(num_tasks))
-    )
+    reads = frozenset({"gramian"})
+    return make_balancer(Weighting(lambda dtype: (), update, reads, wanted.num_tasks, wanted.names))
+
+
+def _common(norms: Array, kind: str) -> Array:
+    """One norm for all tasks whose gradient is not zero."""
+    kept = norms > 0
+    count = jnp.maximum(jnp.sum(kept), 1)
+    if kind == "min":
+        return jnp.where(jnp.any(kept), jnp.min(jnp.where(kept, norms, jnp.inf)), 0)
+    if kind == "max":
+        return jnp.max(norms)
+    if kind == "arithmetic":
+        return jnp.sum(norms) / count
+    if kind == "geometric":
+        return jnp.exp(jnp.sum(jnp.where(kept, jnp.log(jnp.where(kept, norms, 1)), 0)) / count)
+    return count * reciprocal(jnp.sum(reciprocal(norms)))

@@ -1,8 +1,8 @@
 """DualProj: the mean gradient, projected on what no task objects to."""
 
 from jaxmtl._base import Balancer, Given
+from jaxmtl._preference import preferences, read_preference
 from jaxmtl._typing import Array, TaskVector
-from jaxmtl.gradients._preference import preferences, read_preference
 from jaxmtl.gradients._solved import solved
 from jaxmtl.solvers.dual_cone import dual_cone
 

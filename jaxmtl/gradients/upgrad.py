@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 
 from jaxmtl._base import Balancer, Given
+from jaxmtl._preference import preferences, read_preference
 from jaxmtl._typing import Array, TaskVector
-from jaxmtl.gradients._preference import preferences, read_preference
 from jaxmtl.gradients._solved import solved
 from jaxmtl.solvers.dual_cone import dual_cone
 

@@ -1,0 +1,156 @@
+"""Balancer -> Balancer: when the method is asked, and how its weights change over the steps."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmtl._balancer import rebuild
+from jaxmtl._base import Balancer, Given, Timing, check_balancer
+from jaxmtl._checks import check_at_least, check_count, check_share, constant_vector
+from jaxmtl._typing import Array, PyTree, TaskVector
+
+
+class SmoothState(NamedTuple):
+    """Averages of the weights, which tasks have one, and the method's own state."""
+
+    average: Array
+    seen: Array
+    method: PyTree
+
+
+def smooth(balancer: Balancer, decay: float) -> Balancer:
+    """Average the weights of any method over the steps, a <- decay a + (1 - decay) w.
+
+    The average starts at the first weights. It steadies methods whose weights jump from batch to
+    batch; with MGDA, CAGrad or PCGrad this is CR-MOGM.
+
+    Args:
+      balancer: any balancer that was told ``num_tasks``.
+      decay: the share of the old value, from 0 (none) to below 1.
+
+    Returns:
+      A balancer of the same scale; of the same degree at the first step only, since weights of
+      several steps mix. It does not promise what a method promises for each step, such as to
+      conflict with no task.
+
+    Raises:
+      ValueError: for a ``decay`` outside [0, 1), or a balancer that does not know T.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.smooth(jaxmtl.real_time_loss(num_tasks=2), decay=0.5)
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> for losses in ([1.0, 1.0], [0.5, 1.0]):
+      ...     updates, state = balancer.update(jnp.eye(2), state, losses=jnp.array(losses))
+      >>> print(updates)
+      [1.5 1. ]
+
+    References:
+      Zhou et al., `On the Convergence of Stochastic Multi-Objective Gradient Manipulation and
+      Beyond`, Advances in Neural Information Processing Systems 35, 2022
+    """
+    check_balancer(balancer)
+    check_share("decay", decay)
+    inner = balancer.weighting
+    if inner.num_tasks is None:
+        raise ValueError(
+            "smooth keeps an average for each task, and so needs their number: build the method"
+            " with it, such as jaxmtl.mgda(num_tasks=3)."
+        )
+
+    def init(dtype: jnp.dtype) -> SmoothState:
+        zeros = jnp.zeros(inner.num_tasks, dtype)
+        return SmoothState(zeros, zeros.astype(bool), inner.init(dtype))
+
+    def update(given: Given, state: SmoothState) -> tuple[Array, SmoothState]:
+        weights, method = inner.update(given, state.method)
+        share = jnp.where(state.seen, jnp.asarray(decay, weights.dtype), 0)
+        average = share * state.average + (1 - share) * weights
+        average = jnp.where(given.active, average, state.average)
+        return average, SmoothState(average, state.seen | given.active, method)
+
+    return rebuild(balancer, weighting=inner._replace(init=init, update=update))
+
+
+def every(balancer: Balancer, k: int) -> Balancer:
+    """Ask the method for weights at every k-th step only, and hold them in between.
+
+    The steps in between cost no Gramian and no solve; through ``value_and_balanced_grad`` they cost
+    one backward pass, as the plain sum of the losses does.
+
+    Args:
+      balancer: any balancer that was told ``num_tasks``.
+      k: the period, in steps; the first step asks.
+
+    Returns:
+      A balancer of the same scale and degree at the steps that ask. What the method learns or
+      averages moves at those steps only. A task that was absent when the method was asked keeps its
+      last weight (zero before its first). What a method does to the gradients themselves (the
+      averages of ``moco``, the masks of ``graddrop``) is done at every step.
+
+    Raises:
+      ValueError: where ``k`` is not a positive int, or the balancer does not know T.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.every(jaxmtl.normalize(num_tasks=2), 2)
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> for scale in (1.0, 2.0, 4.0):
+      ...     updates, state = balancer.update(scale * jnp.eye(2), state)
+      ...     print(updates)
+      [1. 1.]
+      [2. 2.]
+      [1. 1.]
+
+    References:
+      Xu et al., `PSMGD: Periodic Stochastic Multi-Gradient Descent for Fast Multi-Objective
+      Optimization <https://arxiv.org/abs/2412.10961>`_, 2024
+    """
+    check_balancer(balancer)
+    check_count("k", k)
+    timing = balancer.timing or Timing()
+    return rebuild(balancer, timing=timing._replace(period=timing.period * k))
+
+
+def warm_up(
+    balancer: Balancer, steps: int, *, ramp: int = 0, weights: TaskVector | None = None
+) -> Balancer:
+    """Hold constant weights for the first steps, then go over to the balancer's.
+
+    At step t (from 0) the weights are (1 - a) w_constant + a w_balancer, with
+    a = clip((t - steps + 1) / (ramp + 1), 0, 1).
+
+    Args:
+      balancer: any balancer that was told ``num_tasks``.
+      steps: how many steps have the constant weights alone; the method is not asked, and sees
+        nothing, until they are over: what it takes for the initial losses are those after them.
+      ramp: over how many further steps the balancer's weights come in.
+      weights: (T,) array or tree of scalars, the constant weights; 1/T for each task present if
+        None.
+
+    Returns:
+      A balancer with the scale and degree of the constant weights first (1), of ``balancer`` later.
+
+    Raises:
+      ValueError: where ``steps`` or ``ramp`` are below 0, the weights not one a task, or the
+        balancer does not know T.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.warm_up(jaxmtl.static([3.0, 1.0]), 1, ramp=1, weights=[1.0, 1.0])
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> for _ in range(3):
+      ...     updates, state = balancer.update(jnp.eye(2), state)
+      ...     print(updates)
+      [1. 1.]
+      [2. 1.]
+      [3. 1.]
+    """
+    check_balancer(balancer)
+    check_at_least("steps", steps, 0)
+    check_at_least("ramp", ramp, 0)
+    before = None
+    if weights is not None:
+        before = constant_vector("weights", weights, balancer.weighting.num_tasks)
+    timing = balancer.timing or Timing()
+    return rebuild(balancer, timing=timing._replace(start=steps, ramp=ramp, before=before))

@@ -1,0 +1,68 @@
+"""How much each task counts, for the methods whose papers have such a vector."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmtl._base import Given
+from jaxmtl._checks import check_same_names, constant_vector, optional_num_tasks, task_names
+from jaxmtl._typing import Array, TaskVector
+
+
+class Preference(NamedTuple):
+    """What the user wants of each task, and what it tells of the tasks.
+
+    Attributes:
+      vector: the preference, or None for equal shares.
+      num_tasks: T where it is known, else None.
+      names: the tasks' names where something was given by name.
+      ideal: the losses that are aimed at, or None for zeros.
+    """
+
+    vector: Any
+    num_tasks: int | None
+    names: tuple[str, ...] | None
+    ideal: Any = None
+
+
+def read_preference(
+    preference: TaskVector | None, num_tasks: int | None, ideal: TaskVector | None = None
+) -> Preference:
+    """Check a preference, an ideal point and the number of tasks against each other."""
+    num_tasks = optional_num_tasks(num_tasks)
+    vector, point = None, None
+    if preference is not None:
+        vector = constant_vector("preference", preference, num_tasks, above=0.0)
+        num_tasks = vector.shape[0]
+    if ideal is not None:
+        point = constant_vector("ideal", ideal, num_tasks)
+        num_tasks = point.shape[0]
+    given = {"preference": task_names(preference), "ideal": task_names(ideal)}
+    names = {name: value for name, value in given.items() if value is not None}
+    check_same_names(names)
+    return Preference(vector, num_tasks, next(iter(names.values()), None), point)
+
+
+def preferences(wanted: Preference, given: Given) -> Array:
+    """The vector of this step: the user's, or equal shares of the tasks present; 0 where absent."""
+    if wanted.vector is None:
+        return equal_shares(given)
+    return jnp.where(given.active, jnp.asarray(wanted.vector, _dtype(given)), 0)
+
+
+def above_ideal(wanted: Preference, given: Given) -> Array:
+    """The losses less the ideal point, L - z; 0 where absent."""
+    losses = given.losses
+    if wanted.ideal is not None:
+        losses = losses - jnp.asarray(wanted.ideal, losses.dtype)
+    return jnp.where(given.active, losses, 0)
+
+
+def equal_shares(given: Given) -> Array:
+    """1/T for each of the T tasks present, 0 for the absent ones."""
+    return given.active.astype(_dtype(given)) / jnp.maximum(jnp.sum(given.active), 1)
+
+
+def _dtype(given: Given) -> jnp.dtype:
+    """The type of what the method reads."""
+    return (given.losses if given.gramian is None else given.gramian).dtype

@@ -1,0 +1,1 @@
+"""Methods that decide for each coordinate by itself: the exception to T-sized weights."""

@@ -1,0 +1,89 @@
+"""GradDrop: at each coordinate, the gradients of one sign."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Preparation, Weighting
+from jaxmtl._checks import check_share, optional_num_tasks, typed_key
+from jaxmtl._gram import solve_dtype
+from jaxmtl._typing import Array, PyTree
+
+
+class GradDropState(NamedTuple):
+    """The random key of the next step."""
+
+    rng_key: Array
+
+
+def graddrop(key: Array | int, *, leak: float = 0.0, num_tasks: int | None = None) -> Balancer:
+    """Keep, at each coordinate, the gradients of one sign, drawn by how much that sign prevails.
+
+    P = (1 + sum_i g_i / sum_i |g_i|) / 2 is the purity of the positive sign; with U uniform on
+    [0, 1), the positive entries stay where U < P and the negative ones elsewhere, the others shrink
+    to ``leak`` of themselves; d is the sum over tasks.
+
+    Args:
+      key: a JAX random key (or an int seed); it is kept in the state and split at every step.
+      leak: the share that dropped entries keep, from 0 to below 1.
+      num_tasks: T, if the state is to keep the task weights, which are all 1.
+
+    Returns:
+      A balancer that works on coordinates, not on task weights: it reads neither losses nor
+      Gramian. Scale: T g on T identical gradients g. Degree 1. On average over U it is the sum of
+      the gradients at coordinates where all agree.
+
+    Deviations from the paper: the gradients are those of the parameters, where the paper masks
+    those of a layer's activations, multiplied by their sign.
+
+    Raises:
+      ValueError: for a ``leak`` outside [0, 1), or a ``key`` that is none.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.graddrop(0)
+      >>> grads = jnp.array([[1.0, 2.0, -3.0], [1.0, -2.0, -1.0]])
+      >>> updates, _ = balancer.update(grads, balancer.init(jnp.zeros(3)))
+      >>> print(abs(updates))  # all agree; one of two; all agree
+      [2. 2. 4.]
+
+    References:
+      Chen et al., `Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout
+      <https://arxiv.org/abs/2010.06808>`_, 2020
+    """
+    key = typed_key(key)
+    check_share("leak", leak)
+
+    def mask(
+        grads: PyTree, given: Given, state: GradDropState
+    ) -> tuple[PyTree, PyTree, GradDropState]:
+        del given
+        next_key, step_key = jax.random.split(state.rng_key)
+        leaves, treedef = jax.tree.flatten(grads)
+
+        def pick(leaf: Array, key: Array) -> Array:
+            wide = leaf.astype(solve_dtype([leaf]))
+            size = jnp.sum(jnp.abs(wide), axis=0)
+            purity = (1 + jnp.sum(wide, axis=0) / jnp.where(size == 0, 1, size)) / 2
+            # In float32 whatever the default type: the same key, the same choice.
+            positive = jax.random.uniform(key, size.shape, jnp.float32) < purity
+            kept = jnp.where(
+                (wide > 0) == positive[None], leaf, jnp.asarray(leak, leaf.dtype) * leaf
+            )
+            # A mask would drop what is not a number as if it were of the wrong sign.
+            return jnp.where(jnp.isfinite(size)[None], kept, jnp.nan)
+
+        keys = jax.random.split(step_key, len(leaves))
+        masked = [pick(leaf, key) for leaf, key in zip(leaves, keys, strict=True)]
+        kept = jax.tree.unflatten(treedef, masked)
+        return kept, kept, GradDropState(next_key)
+
+    def ones(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        return jnp.ones(given.active.shape), state
+
+    return make_balancer(
+        Weighting(lambda dtype: (), ones, frozenset(), optional_num_tasks(num_tasks)),
+        preparation=Preparation(lambda params: GradDropState(key), mask),
+    )

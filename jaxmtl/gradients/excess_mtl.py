@@ -1,0 +1,88 @@
+"""ExcessMTL: more weight to the tasks that are far from their own optimum."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Preparation, Weighting
+from jaxmtl._checks import check_at_least, check_num_tasks
+from jaxmtl._gram import reciprocal
+from jaxmtl._typing import Array, PyTree
+from jaxmtl.gradients._tracking import rows, stacked_zeros
+
+
+class ExcessState(NamedTuple):
+    """Logarithms of the weights up to a constant, and the first excess risk of each task."""
+
+    logits: Array
+    first: Array
+
+
+def excess_mtl(num_tasks: int, *, step_size: float = 0.01) -> Balancer:
+    """Raise the weights of the tasks with much excess risk, estimated from the gradients.
+
+    S_i <- S_i + g_i^2 (each entry),  E_i = sum g_i^2 / sqrt(S_i),  w_i <- w_i exp(step_size E_i /
+    E_i^0), and shares of their sum, with E_i^0 the first E_i. E_i estimates how far the loss is
+    above what the task could reach, by a Newton step with an Adagrad's curvature; noise that no
+    model can fit does not count, as it does in methods that look at the loss.
+
+    Args:
+      num_tasks: T.
+      step_size: how fast the weights move.
+
+    Returns:
+      A balancer that reads the Gramian, of the gradients over S^(1/4). Scale: g on T identical
+      gradients g. Degree 1. It keeps T times the parameters in float32. Absent tasks keep what
+      they have, and have no weight in the step.
+
+    Deviations from the paper: no constant is added to S.
+
+    Raises:
+      ValueError: for a ``step_size`` below 0.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.excess_mtl(2, step_size=1.0)
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> for size in (1.0, 0.1, 0.1):  # the first task is learned, the second stays
+      ...     updates, state = balancer.update(jnp.diag(jnp.array([size, 1.0])), state)
+      >>> print(state.task_weights.round(2))
+      [0.22 0.78]
+
+    References:
+      He et al., `Robust Multi-Task Learning with Excess Risks <https://arxiv.org/abs/2402.02009>`_,
+      2024
+    """
+    check_num_tasks(num_tasks)
+    check_at_least("step_size", step_size, 0)
+
+    def accumulate(grads: PyTree, given: Given, sums: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+        def add(total: Array, grad: Array) -> Array:
+            square = jnp.square(grad.astype(total.dtype))
+            return jnp.where(rows(given.active, grad), total + square, total)
+
+        def scale(grad: Array, total: Array) -> Array:
+            root = jnp.sqrt(jnp.sqrt(total))
+            return jnp.where(total > 0, grad.astype(root.dtype) / jnp.where(total > 0, root, 1), 0)
+
+        sums = jax.tree.map(add, sums, grads)
+        return jax.tree.map(scale, grads, sums), grads, sums
+
+    def init(dtype: jnp.dtype) -> ExcessState:
+        return ExcessState(jnp.zeros(num_tasks, dtype), jnp.zeros(num_tasks, dtype))
+
+    def update(given: Given, state: ExcessState) -> tuple[Array, ExcessState]:
+        excess, active = jnp.diagonal(given.gramian), given.active
+        first = jnp.where(state.first > 0, state.first, jnp.where(active, excess, 0))
+        logits = state.logits + step_size * excess * reciprocal(first)
+        # Shares do not change, and sums of a million steps keep their precision.
+        logits -= jnp.where(jnp.all(active), jnp.max(logits), 0)
+        logits = jnp.where(active, logits, state.logits)
+        return jax.nn.softmax(logits, where=active), ExcessState(logits, first)
+
+    return make_balancer(
+        Weighting(init, update, frozenset({"gramian"}), num_tasks),
+        preparation=Preparation(lambda params: stacked_zeros(params, num_tasks), accumulate),
+    )

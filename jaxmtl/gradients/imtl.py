@@ -1,0 +1,68 @@
+"""IMTL: losses brought to one by learned weights, then gradients with equal projections."""
+
+import jax.numpy as jnp
+import optax
+
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
+from jaxmtl._checks import check_num_tasks
+from jaxmtl._gram import reciprocal
+from jaxmtl._learned import Learned, init_learned, learn_logarithm
+from jaxmtl._typing import Array
+from jaxmtl.gradients._equal_cosines import equal_cosines
+
+
+def imtl(num_tasks: int, *, optimizer: optax.GradientTransformation | None = None) -> Balancer:
+    """Apply IMTL-G to losses that IMTL-L has brought to one.
+
+    IMTL-L learns e_i = exp(s_i) with e_i L_i -> 1; with norms D and cosines C of the raw gradients,
+    w ~ D^-1 C^+ 1 and sum_i w_i / e_i = +-1. The direction is that of IMTL-G, whatever the e_i; its
+    length is that of the scaled gradients.
+
+    Args:
+      num_tasks: T.
+      optimizer: any optax optimizer for s, run separately for each task; by default
+        ``optax.adam(1e-2)``.
+
+    Returns:
+      A balancer that reads the losses and the Gramian. Scale: g on T identical gradients g at the
+      start. Degree 1. Weights may be negative. Its state keeps ``method.value``, s. In the paper
+      the heads receive exp(s_i) times their own gradient: ``optax.partition`` them to ``imtl_l``,
+      or let an optimizer that normalises follow, to which it makes no difference.
+
+    Deviations from the paper: the sum is divided by its absolute value, as in ``imtl_g``.
+
+    Raises:
+      ValueError: where ``num_tasks`` is not a positive int; at update, where ``losses`` are
+        missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.imtl(2)
+      >>> grads = jnp.array([[3.0, 0.0], [0.0, 1.0]])
+      >>> updates, _ = balancer.update(grads, balancer.init(jnp.zeros(2)), losses=jnp.ones(2))
+      >>> print(updates)  # weights 1/4 and 3/4, as IMTL-G's
+      [0.75 0.75]
+
+    References:
+      Liu et al., `Towards Impartial Multi-task Learning
+      <https://openreview.net/forum?id=IMPnRXEWpvr>`_, 2021
+    """
+    check_num_tasks(num_tasks)
+    learner = optax.adam(1e-2) if optimizer is None else optimizer
+
+    def update(given: Given, state: Learned) -> tuple[Array, Learned]:
+        scale = jnp.exp(state.value)
+        weights, _ = equal_cosines(given.gramian)
+        weights = weights * reciprocal(jnp.sum(weights / scale))
+        slope = scale * given.losses - 1
+        return weights, learn_logarithm(state, slope, given.active, learner)
+
+    return make_balancer(
+        Weighting(
+            lambda dtype: init_learned(jnp.zeros(num_tasks, dtype), learner),
+            update,
+            frozenset({"losses", "gramian"}),
+            num_tasks,
+        )
+    )

@@ -1,0 +1,73 @@
+"""Krum and Multi-Krum: the mean of the gradients that have the nearest neighbours."""
+
+import jax.numpy as jnp
+
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
+from jaxmtl._checks import check_at_least, check_count, optional_num_tasks
+from jaxmtl._typing import Array, PyTree
+
+
+def krum(num_byzantine: int, *, num_selected: int = 1, num_tasks: int | None = None) -> Balancer:
+    """Average the gradients that are nearest to their neighbours, leaving outliers out.
+
+    The score of task i is the sum of its T - num_byzantine - 2 smallest squared distances
+    ||g_i - g_j||^2; the tasks with the smallest scores share the weight.
+
+    Args:
+      num_byzantine: how many gradients may be arbitrary.
+      num_selected: how many are averaged: 1 is Krum, more is Multi-Krum.
+      num_tasks: T, if the state is to keep the task weights.
+
+    Returns:
+      A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. Robust, not
+      balanced: for tasks of which some may be wrong. Absent tasks are neither selected nor
+      neighbours; where fewer than ``num_selected`` are present, all of them are averaged. Of equal
+      scores the first task counts as smallest.
+
+    Raises:
+      ValueError: where ``num_byzantine`` is below 0, ``num_selected`` not a positive int; where
+        T < num_byzantine + 3 (unless that is 0) or T < num_selected, as soon as T is known.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.krum(1, num_selected=2)
+      >>> grads = jnp.array([[1.0], [2.0], [-100.0], [2.5]])
+      >>> updates, _ = balancer.update(grads, balancer.init(jnp.zeros(1)))
+      >>> print(updates)
+      [2.25]
+
+    References:
+      Blanchard et al., `Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent
+      <https://papers.nips.cc/paper/6617>`_, 2017
+    """
+    check_at_least("num_byzantine", num_byzantine, 0)
+    check_count("num_selected", num_selected)
+
+    def check(num: int) -> None:
+        least = max(num_byzantine + 3 if num_byzantine else 1, num_selected)
+        if num < least:
+            raise ValueError(
+                f"krum with num_byzantine={num_byzantine} and num_selected={num_selected} needs at"
+                f" least {least} tasks, but there are {num}."
+            )
+
+    num_tasks = optional_num_tasks(num_tasks)
+    if num_tasks is not None:
+        check(num_tasks)
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        num, active = given.active.shape[0], given.active
+        check(num)
+        squares = jnp.diagonal(given.gramian)
+        distances = squares[:, None] + squares[None, :] - 2 * given.gramian
+        both = active[:, None] & active[None, :] & ~jnp.eye(num, dtype=bool)
+        nearest = jnp.sort(jnp.where(both, jnp.maximum(distances, 0), jnp.inf), axis=1)
+        present = jnp.sum(active)
+        neighbours = jnp.arange(num) < present - num_byzantine - 2
+        scores = jnp.sum(jnp.where(neighbours[None, :], nearest, 0), axis=1)
+        rank = jnp.argsort(jnp.argsort(jnp.where(active, scores, jnp.inf)))
+        chosen = active & (rank < num_selected)
+        return chosen / jnp.maximum(jnp.sum(chosen), 1).astype(squares.dtype), state
+
+    return make_balancer(Weighting(lambda dtype: (), update, frozenset({"gramian"}), num_tasks))

@@ -1,0 +1,64 @@
+"""COSMOS: the weighted sum, and losses in the direction of the preference."""
+
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
+from jaxmtl._checks import check_at_least
+from jaxmtl._gram import reciprocal
+from jaxmtl._preference import above_ideal, preferences, read_preference
+from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.losses._rays import direction_and_length, part_off
+
+
+def cosmos(
+    preference: TaskVector | None = None, *, beta: float = 2.0, num_tasks: int | None = None
+) -> Balancer:
+    """Descend the weighted sum less the cosine between preference and losses, <p, L> - beta cos.
+
+    With u = p/||p||, v = L/||L|| and cos = <u, v> the weights are the gradient in the losses,
+    w = p - beta (u - cos v) / ||L||. They may be negative: a task that is better off than the
+    preference says gives way.
+
+    Args:
+      preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
+        present). It may be traced, and is then not checked: a front is one ``jax.vmap`` over
+        preferences, and a step that trains a network conditioned on its preference, as the paper
+        does, draws one (``jax.random.dirichlet``) and builds the balancer around it (the state
+        does not depend on it).
+      beta: how strongly the direction of the losses is held to; the paper's lambda. The authors
+        take 2 by default, from 0.01 (tabular data) to 8.
+      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+
+    Returns:
+      A balancer that reads the losses. Scale: g on T identical gradients g where preferences and
+      losses are equal. Degree 1 in the gradients; none in the losses, whose sum grows with their
+      unit while the cosine does not. Where all losses are zero, or proportional to the preference
+      to within their rounding, w = p.
+
+    Raises:
+      ValueError: where a preference is not above zero, beta below it, or the number of values is
+        not that of the tasks; at update, where ``losses`` are missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.cosmos([0.5, 0.5], beta=1.0)
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> updates, _ = balancer.update(jnp.eye(2), state, losses=jnp.array([3.0, 4.0]))
+      >>> [f"{weight:.4f}" for weight in updates]  # 0.5 -+ (4, -3) / (125 sqrt(2))
+      ['0.4774', '0.5170']
+
+    References:
+      Ruchte & Grabocka, `Scalable Pareto Front Approximation for Deep Multi-Objective Learning
+      <https://arxiv.org/abs/2103.13392>`_, 2021
+    """
+    check_at_least("beta", beta, 0)
+    wanted = read_preference(preference, num_tasks)
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        vector = preferences(wanted, given)
+        ray, _ = direction_and_length(vector)
+        losses, length = direction_and_length(above_ideal(wanted, given))
+        return vector - beta * part_off(losses, ray) * reciprocal(length), state
+
+    return make_balancer(
+        Weighting(lambda dtype: (), update, frozenset({"losses"}), wanted.num_tasks, wanted.names)
+    )

@@ -1,0 +1,70 @@
+"""PBI: down the preferred ray, and back to it."""
+
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
+from jaxmtl._checks import check_at_least
+from jaxmtl._preference import above_ideal, preferences, read_preference
+from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.losses._rays import direction_and_length, part_off
+
+
+def pbi(
+    preference: TaskVector | None = None,
+    *,
+    theta: float = 5.0,
+    ideal: TaskVector | None = None,
+    num_tasks: int | None = None,
+) -> Balancer:
+    """Descend the penalty-based boundary intersection d1 + theta d2.
+
+    With f = L - z and u = p/||p||, d1 = <f, u> is how far the losses are along the ray of the
+    preference and d2 = ||f - d1 u|| how far off it. The weights are the gradient in the losses,
+    w = u + theta (f - d1 u) / d2. They may be negative: a task that is better off than the ray says
+    gives way. On the ray itself, where d2 has no gradient, w = u.
+
+    Args:
+      preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
+        present). Losses proportional to p are aimed at: the larger p_i, the larger L_i may be. It
+        may be traced, and is then not checked: a front is one ``jax.vmap`` over preferences, and a
+        step that trains a network conditioned on its preference draws one and builds the balancer
+        around it (the state does not depend on it).
+      theta: how strongly the ray is held to.
+      ideal: (T,) array or tree of scalars z, where the ray starts; zeros if None.
+      num_tasks: T, if the state is to keep the task weights and no vector tells it.
+
+    Returns:
+      A balancer that reads the losses. Scale: sqrt(T) g on T identical gradients g where
+      preferences and losses are equal. Degree 1 in the gradients, 0 in the losses (where ``ideal``
+      is zero).
+
+    Deviations from the paper: d1 carries the sign of <f, u>, so that losses below the ideal point
+    go on falling. Losses nearer to the ray than their rounding count as on it.
+
+    Raises:
+      ValueError: where a preference is not above zero, theta below it, or the number of values is
+        not that of the tasks; at update, where ``losses`` are missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.pbi([0.6, 0.8])
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> updates, _ = balancer.update(jnp.eye(2), state, losses=jnp.array([2.0, 1.0]))
+      >>> [f"{weight:.3f}" for weight in updates]  # (0.6, 0.8) + 5 (0.8, -0.6)
+      ['4.600', '-2.200']
+
+    References:
+      Zhang & Li, `MOEA/D: A Multiobjective Evolutionary Algorithm Based on Decomposition
+      <https://doi.org/10.1109/TEVC.2007.892759>`_, 2007
+    """
+    check_at_least("theta", theta, 0)
+    wanted = read_preference(preference, num_tasks, ideal)
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        ray, _ = direction_and_length(preferences(wanted, given))
+        losses, _ = direction_and_length(above_ideal(wanted, given))
+        away, _ = direction_and_length(part_off(ray, losses))
+        return ray + theta * away, state
+
+    return make_balancer(
+        Weighting(lambda dtype: (), update, frozenset({"losses"}), wanted.num_tasks, wanted.names)
+    )

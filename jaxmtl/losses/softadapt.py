@@ -1,0 +1,89 @@
+"""SoftAdapt: more weight to the losses that rise, or fall least."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
+from jaxmtl._checks import check_choice, check_num_tasks
+from jaxmtl._gram import reciprocal
+from jaxmtl._typing import Array
+from jaxmtl.losses._softmax import softmax
+
+
+class SoftAdaptState(NamedTuple):
+    """The last loss of each task.
+
+    Attributes:
+      last: (T,) losses of the last step in which the task was present, zero before the first.
+      seen: (T,) bool, whether there was one.
+    """
+
+    last: Array
+    seen: Array
+
+
+def softadapt(num_tasks: int, *, beta: float = 0.1, variant: str = "original") -> Balancer:
+    """Weigh by how much each loss rose since its last step.
+
+    With s_i = L_i(t) - L_i(t-1):
+      w = softmax(beta s)                                        ("original")
+      w = softmax(beta s / sum_j |s_j|)                          ("normalized")
+      w_i = |L_i| exp(beta s_i) / sum_j |L_j| exp(beta s_j)      ("loss_weighted")
+    All weights are equal until every task present has a loss before this one.
+
+    Args:
+      num_tasks: T.
+      beta: how much more weight the worst gets; below zero it is the best that gets more.
+      variant: "original", "normalized" (no unit in the exponent) or "loss_weighted" (more weight
+        to large losses as well).
+
+    Returns:
+      A balancer that reads the losses. Scale: g on T identical gradients g, since the weights sum
+      to one over the tasks present. Degree 1 in the gradients; in the losses 0 where "normalized",
+      else none, since beta has the unit of 1/L. A loss of zero has weight zero in the loss-weighted
+      variant, and all weights are zero where all losses are.
+
+    Deviations from the paper: the slope is the difference of the last two losses, not one of a
+    higher order. The normalised one divides by sum_j |s_j|; the authors' later package leaves out
+    the absolute value, and so favours the best whenever the losses fall.
+
+    Raises:
+      ValueError: for an unknown ``variant``, or where ``num_tasks`` is not a positive int; at
+        update, where ``losses`` are missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.softadapt(2, beta=1.0)
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> for losses in ([4.0, 4.0], [2.0, 4.0]):
+      ...     updates, state = balancer.update(jnp.eye(2), state, losses=jnp.array(losses))
+      >>> [f"{weight:.3f}" for weight in updates]  # softmax(-2, 0)
+      ['0.119', '0.881']
+
+    References:
+      Heydari, Thompson & Mehmood, `SoftAdapt: Techniques for Adaptive Loss Weighting of Neural
+      Networks with Multi-Part Loss Functions <https://arxiv.org/abs/1912.12355>`_, 2019
+    """
+    check_num_tasks(num_tasks)
+    check_choice("variant", variant, ("original", "normalized", "loss_weighted"))
+
+    def init(dtype: jnp.dtype) -> SoftAdaptState:
+        return SoftAdaptState(jnp.zeros(num_tasks, dtype), jnp.zeros(num_tasks, bool))
+
+    def update(given: Given, state: SoftAdaptState) -> tuple[Array, SoftAdaptState]:
+        active, losses = given.active, given.losses
+        ready = jnp.all(state.seen | ~active)
+        slopes = jnp.where(active & ready, losses - state.last, 0)
+        if variant == "normalized":
+            slopes = slopes * reciprocal(jnp.sum(jnp.abs(slopes)))
+        logits, counts = beta * slopes, active
+        if variant == "loss_weighted":
+            sizes, tiny = jnp.abs(losses), jnp.finfo(losses.dtype).tiny
+            counts = active & (~ready | (sizes >= tiny))
+            logits += jnp.where(ready, jnp.log(jnp.maximum(sizes, tiny)), 0)
+        new = SoftAdaptState(jnp.where(active, losses, state.last), state.seen | active)
+        return softmax(logits, counts), new
+
+    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks))

@@ -1,0 +1,68 @@
+"""STCH: descend a smooth maximum of the preferred losses."""
+
+import jax.numpy as jnp
+
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
+from jaxmtl._checks import check_above
+from jaxmtl._preference import above_ideal, preferences, read_preference
+from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.losses._softmax import softmax
+
+
+def stch(
+    preference: TaskVector | None = None,
+    *,
+    mu: float = 1.0,
+    ideal: TaskVector | None = None,
+    num_tasks: int | None = None,
+) -> Balancer:
+    """Descend the smooth Tchebycheff scalarisation mu log sum_i exp(p_i (L_i - z_i) / mu).
+
+    The weights are its gradient in the losses, w = p * softmax(p (L - z) / mu). Towards mu = 0 it
+    is ``tchebycheff``, towards infinity the plain weighted sum over T.
+
+    Args:
+      preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
+        present). It may be traced, and is then not checked: a front is one ``jax.vmap`` over
+        preferences, and a step that trains a network conditioned on its preference draws one and
+        builds the balancer around it (the state does not depend on it).
+      mu: the width of the maximum, in the unit of p_i L_i. The authors take 0.01 for losses that
+        are scaled to lie between 0 and 1.
+      ideal: (T,) array or tree of scalars z, the losses that are aimed at; zeros if None.
+      num_tasks: T, if the state is to keep the task weights and no vector tells it.
+
+    Returns:
+      A balancer that reads the losses. Scale: g/T on T identical gradients g where preferences and
+      losses are equal. Degree 1 in the gradients; none in the losses, which are measured in mu.
+
+    Raises:
+      ValueError: where a preference or mu is not above zero, or the number of values is not that of
+        the tasks; at update, where ``losses`` are missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.stch([0.5, 0.5])
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> losses = jnp.log(jnp.array([1.0, 9.0]))
+      >>> updates, _ = balancer.update(jnp.eye(2), state, losses=losses)
+      >>> [f"{weight:.3f}" for weight in updates]  # exponentials 1 and 3
+      ['0.125', '0.375']
+
+    References:
+      Lin et al., `Smooth Tchebycheff Scalarization for Multi-Objective Optimization
+      <https://arxiv.org/abs/2402.19078>`_, 2024
+    """
+    check_above("mu", mu, 0)
+    wanted = read_preference(preference, num_tasks, ideal)
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        vector = preferences(wanted, given)
+        values = vector * above_ideal(wanted, given)
+        # Before the division, which a small mu could carry beyond the largest number.
+        centred = values - jnp.max(values, where=given.active, initial=-jnp.inf)
+        return vector * softmax(centred / mu, given.active), state
+
+    return make_balancer(
+        Weighting(lambda dtype: (), update, frozenset({"losses"}), wanted.num_tasks, wanted.names)
+    )

@@ -1,0 +1,61 @@
+"""Tchebycheff: descend the largest of the preferred losses."""
+
+import jax.numpy as jnp
+
+from jaxmtl._balancer import make_balancer
+from jaxmtl._base import Balancer, Given, Weighting
+from jaxmtl._preference import above_ideal, preferences, read_preference
+from jaxmtl._typing import Array, PyTree, TaskVector
+
+
+def tchebycheff(
+    preference: TaskVector | None = None,
+    *,
+    ideal: TaskVector | None = None,
+    num_tasks: int | None = None,
+) -> Balancer:
+    """Descend the Tchebycheff scalarisation max_i p_i (L_i - z_i).
+
+    The weights are its gradient in the losses: p_i for the largest and zero for all others. Tasks
+    that tie share equally, p_i over their number, so that the order of the tasks does not matter.
+
+    Args:
+      preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
+        present). It may be traced, and is then not checked: a front is one ``jax.vmap`` over
+        preferences, and a step that trains a network conditioned on its preference draws one and
+        builds the balancer around it (the state does not depend on it).
+      ideal: (T,) array or tree of scalars z, the losses that are aimed at; zeros if None.
+      num_tasks: T, if the state is to keep the task weights and no vector tells it.
+
+    Returns:
+      A balancer that reads the losses. Scale: g/T on T identical gradients g where preferences and
+      losses are equal. Degree 1 in the gradients, 0 in the losses (where ``ideal`` is zero).
+
+    Raises:
+      ValueError: where a preference is not above zero, or the number of values is not that of the
+        tasks; at update, where ``losses`` are missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.tchebycheff([0.75, 0.25])
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> updates, _ = balancer.update(jnp.eye(2), state, losses=jnp.array([2.0, 5.0]))
+      >>> print(updates)  # 1.5 against 1.25
+      [0.75 0.  ]
+
+    References:
+      Bowman, `On the Relationship of the Tchebycheff Norm and the Efficient Frontier of
+      Multiple-Criteria Objectives <https://doi.org/10.1007/978-3-642-87563-2_5>`_, 1976
+    """
+    wanted = read_preference(preference, num_tasks, ideal)
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        vector = preferences(wanted, given)
+        values = vector * above_ideal(wanted, given)
+        largest = jnp.max(values, where=given.active, initial=-jnp.inf)
+        winners = given.active & (values == largest)
+        return jnp.where(winners, vector, 0) / jnp.maximum(jnp.sum(winners), 1), state
+
+    return make_balancer(
+        Weighting(lambda dtype: (), update, frozenset({"losses"}), wanted.num_tasks, wanted.names)
+    )
