@@ -52,9 +52,7 @@ def stack(rng, num, kind, spread):
 def draws(num):
     """All draws of T tasks."""
     found = []
-    for index, (kind, spread, seed) in enumerate(
-        itertools.product(KINDS, SPREADS, range(SEEDS))
-    ):
+    for index, (kind, spread, seed) in enumerate(itertools.product(KINDS, SPREADS, range(SEEDS))):
         j = stack(np.random.default_rng([num, index]), num, kind, spread)
         for exponent in EXPONENTS:
             held = (j * 10.0**exponent).astype(np.float32).astype(np.float64)

@@ -16,13 +16,19 @@ from tests.crosschecks import exact
 
 SIZE = 6
 TASKS = (2, 3, 5)
-# Those whose weights are a function of the Gramian alone, all tasks being treated alike.
-NAMES = [
-    name
-    for name, method in METHODS.items()
-    if method.any_order
-    and getattr(method.make(3, jax.random.key(0)).weighting, "reads", None) == {"gramian"}
-]
+# Functions of the Gramian alone that treat all tasks alike and depend on it continuously.
+NAMES = (
+    "normalize",
+    "mgda",
+    "upgrad",
+    "dualproj",
+    "cagrad",
+    "nash_mtl",
+    "fairgrad",
+    "imtl_g",
+    "conflict_free",
+    "aligned_mtl",
+)
 search = settings(max_examples=25, derandomize=True, deadline=None)
 every_method = pytest.mark.parametrize("name", NAMES)
 every_size = pytest.mark.parametrize("num", TASKS)
@@ -88,9 +94,11 @@ def independent(num):
     numbers = st.lists(st.integers(-4, 4), min_size=num * SIZE, max_size=num * SIZE)
     own = 3 * np.eye(num, SIZE)
     return st.tuples(numbers, factors(num)).map(
-        lambda drawn: (drawn[1] * (np.reshape(drawn[0], (num, SIZE)) + own))
-        .astype(np.float32)
-        .astype(np.float64)
+        lambda drawn: (
+            (drawn[1] * (np.reshape(drawn[0], (num, SIZE)) + own))
+            .astype(np.float32)
+            .astype(np.float64)
+        )
     )
 
 
@@ -99,16 +107,23 @@ def assume_well_conditioned(j):
     assume(exact.condition(j) <= 1e3)
 
 
-def assume_it_has_a_length(name, weights):
-    """IMTL-G divides by the sum of its weights, and has no answer where they cancel."""
-    assume(name != "imtl_g" or abs(weights.sum()) > 1e-2 * np.abs(weights).sum())
+def assume_it_is_well_posed(name, j, weights):
+    if name == "imtl_g":  # it divides by the sum of its weights
+        assume(abs(weights.sum()) > 1e-2 * np.abs(weights).sum())
+    if name == "mgda":  # what its docstring gives figures for
+        assume(exact.lengths(j).max() <= 1e3 * exact.lengths(j).min())
+
+
+def same(name):
+    """Relative distance that counts as none; MGDA's tolerance is on its gap, the square of it."""
+    return 1e-3 if name == "mgda" else 1e-4
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if METHODS[n].descends_all])
 @every_size
 def test_no_conflict(name, num):
     """<g_i, d> >= 0 as far as rounding of the terms of d tells, on independent gradients or not."""
-    equal_cosines = name in ("imtl_g", "imtl", "conflict_free")  # promised for independent ones
+    equal_cosines = name in ("imtl_g", "conflict_free")  # promised for independent ones
 
     @search
     @given(independent(num) if equal_cosines else stacks(num))
@@ -130,11 +145,11 @@ def test_degree(name, num):
     def law(j, exponent):
         assume_well_conditioned(j)
         d, weights = update_of(name, j)
-        assume_it_has_a_length(name, weights)
+        assume_it_is_well_posed(name, j, weights)
         c = 10.0**exponent
         scaled, _ = update_of(name, c * j)
         expected = c ** METHODS[name].degree * d
-        assert np.linalg.norm(scaled - expected) <= 1e-4 * np.linalg.norm(expected)
+        assert np.linalg.norm(scaled - expected) <= same(name) * np.linalg.norm(expected)
 
     law()
 
@@ -179,10 +194,11 @@ def test_permutations(name, num):
     def law(j, order):
         assume_well_conditioned(j)
         d, weights = update_of(name, j)
-        assume_it_has_a_length(name, weights)
+        assume_it_is_well_posed(name, j, weights)
         other, permuted = update_of(name, j[list(order)])
-        assert np.linalg.norm(other - d) <= 1e-4 * np.linalg.norm(d)
-        np.testing.assert_allclose(permuted, weights[list(order)], atol=1e-4 * np.abs(weights).max())
+        assert np.linalg.norm(other - d) <= same(name) * np.linalg.norm(d)
+        atol = same(name) * np.abs(weights).max()
+        np.testing.assert_allclose(permuted, weights[list(order)], atol=atol)
 
     law()
 

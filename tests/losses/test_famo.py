@@ -131,12 +131,15 @@ def run(steps, **options):
 ALL = [1, 1, 1]
 
 
-def test_a_recorded_task_learns_though_it_is_absent_next():
-    seen, _ = run([([1.0, 2.0, 4.0], ALL, [0.5, 1.5, 4.0]), ([9.0, np.nan, 9.0], [1, 0, 1], None)])
+def test_a_recorded_task_learns_once_though_it_is_absent_next():
+    first = ([1.0, 2.0, 4.0], ALL, [0.5, 1.5, 4.0])
+    seen, _ = run([first, ([9.0, np.nan, 9.0], [1, 0, 1], None), ([3.0, 5.0, 9.0], ALL, None)])
     xi = -slope(np.zeros(3), np.log([2, 2 / 1.5, 1]))
     np.testing.assert_allclose(seen[1][0], xi, atol=1e-6)
     weights = softmax(xi[[0, 2]])
     np.testing.assert_allclose(seen[1][1], [weights[0], 0, weights[1]], atol=1e-6)
+    xi[[0, 2]] -= slope(xi[[0, 2]], np.log([3, 1]))
+    np.testing.assert_allclose(seen[2][0], xi, atol=1e-6)
 
 
 def test_an_unrecorded_task_learns_when_it_is_back():

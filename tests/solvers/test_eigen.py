@@ -1,0 +1,94 @@
+"""Jacobi rotations and the simplex projection, against float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+from jaxmtl.solvers import eigen, simplex
+from tests.references import gradients
+
+solve = jax.jit(eigen)
+
+
+@pytest.mark.parametrize("num", [1, 2, 5, 16])
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+def test_small_eigenvalues_are_as_exact_as_large_ones(num, spread):
+    for seed in range(5):
+        j = gradients(seed, num, 300, spread)
+        # The float32 Gramian is the input; its own rounding is not the solver's.
+        gram = (j @ j.T).astype(np.float32)
+        gram = np.tril(gram) + np.tril(gram, -1).T
+        found = solve(jnp.asarray(gram))
+        exact = np.linalg.eigvalsh(gram.astype(np.float64))
+        np.testing.assert_allclose(np.sort(found.values), exact, rtol=3e-6)
+        assert found.residual <= 1
+        assert found.iterations <= 10
+        v = np.asarray(found.vectors, np.float64)
+        np.testing.assert_allclose(v.T @ v, np.eye(num), atol=3e-6)
+
+
+def test_the_usual_eigenvalues_are_not_that_exact():
+    """The reason for a solver of our own; if this fails one day, it can go."""
+    worst = 0.0
+    for seed in range(20):
+        j = gradients(seed, 8, 300, 3.0)
+        gram = (j @ j.T).astype(np.float32)
+        gram = np.tril(gram) + np.tril(gram, -1).T
+        exact = np.linalg.eigvalsh(gram.astype(np.float64))
+        usual = np.asarray(jnp.linalg.eigvalsh(jnp.asarray(gram)))
+        worst = max(worst, np.abs(usual / exact - 1).max())
+    assert worst > 1e-3
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1.0, 1e24])
+def test_rank_is_found_whatever_the_lengths(scale):
+    rng = np.random.default_rng(1)
+    for rank in range(4):
+        base = rng.normal(size=(6, rank)) @ rng.normal(size=(rank, 50))
+        j = base * 10.0 ** rng.uniform(-3, 0, size=(6, 1))
+        found = solve(jnp.asarray(scale * (j @ j.T), jnp.float32))
+        assert np.sum(np.asarray(found.values) > 0) == rank
+        assert np.all(np.isfinite(found.vectors))
+
+
+def test_zero_rows_have_zero_eigenvalues():
+    j = gradients(2, 4, 20) * np.array([[1.0], [0.0], [1.0], [0.0]])
+    found = solve(jnp.asarray(j @ j.T, jnp.float32))
+    assert np.sum(np.asarray(found.values) == 0) == 2
+
+
+def test_a_matrix_that_is_not_square_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(T, T\), but it has \(2, 3\)"):
+        eigen(jnp.ones((2, 3)))
+
+
+def nearest_convex(point):
+    """max(v - t, 0), with the one t at which the entries sum to one."""
+    excess = lambda t: np.maximum(point - t, 0).sum() - 1  # noqa: E731
+    t = scipy.optimize.brentq(excess, point.min() - 1, point.max(), xtol=1e-14, rtol=1e-14)
+    return np.maximum(point - t, 0)
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 1e3])
+def test_simplex_is_the_nearest_point(size):
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        point = (size * rng.normal(size=5)).astype(np.float32)
+        found = np.asarray(simplex(jnp.asarray(point)))
+        assert abs(found.sum() - 1) < 1e-6 * max(1, size)
+        # One rounding of the largest entry.
+        allowed = 2e-7 * max(1, np.abs(point).max())
+        np.testing.assert_allclose(found, nearest_convex(point.astype(np.float64)), atol=allowed)
+
+
+def test_simplex_of_some_entries():
+    active = np.array([True, False, True, True])
+    point = np.array([0.3, 9.0, -0.2, 0.5], np.float32)
+    found = np.asarray(simplex(jnp.asarray(point), jnp.asarray(active)))
+    assert found[1] == 0
+    np.testing.assert_allclose(found[active], nearest_convex(point[active]), atol=1e-6)
+    assert np.all(np.asarray(simplex(jnp.asarray(point), jnp.zeros(4, bool))) == 0)
+    with pytest.raises(ValueError, match=r"point must have shape \(T,\), but it has \(2, 2\)"):
+        simplex(jnp.ones((2, 2)))
