@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 import jaxmtl
@@ -416,6 +417,25 @@ def test_no_task_present_gives_zero_and_keeps_the_averages(name):
 
 
 @every_method
+def test_a_saved_state_continues_bit_for_bit(name, tmp_path):
+    balancer, update = jitted(name)
+    stacks = [as_tree(references.gradients(seed, 3, 10, kind="conflicting")) for seed in range(4)]
+    losses, active = np.array(LOSSES[:3], np.float32), np.ones(3, bool)
+    _, state = update(stacks[0], balancer.init(PARAMS), losses, active)
+    _, state = update(stacks[1], state, 0.7 * losses, active)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", state)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "state", balancer.init(PARAMS))
+    assert_same_state(restored, state)
+    for stack in stacks[2:]:
+        updates, state = update(stack, state, 0.5 * losses, active)
+        again, restored = update(stack, restored, 0.5 * losses, active)
+        chex.assert_trees_all_equal(again, updates)
+    assert_same_state(restored, state)
+
+
+@every_method
 def test_inject_hyperparams(name):
     grads, losses = as_tree(references.gradients(18, 3, 10)), np.array(LOSSES[:3], np.float32)
     arguments = {
@@ -489,9 +509,10 @@ def test_the_cheap_route_is_the_same(name):
 @every_method
 def test_wrong_number_of_tasks_is_refused(name):
     balancer = make(name)
+    grads = as_tree(np.ones((2, 10)))
+    extra = needed(name, grads)
     with pytest.raises(ValueError, match="built for 3 tasks, but 2 came"):
-        grads = as_tree(np.ones((2, 10)))
-        balancer.update(grads, balancer.init(PARAMS), losses=np.ones(2), **needed(name, grads))
+        balancer.update(grads, balancer.init(PARAMS), losses=np.ones(2), **extra)
 
 
 @every_method

@@ -126,10 +126,6 @@ def fairgrad(j, alpha):
     return x / size * np.exp(log_t.mean() / (1 + power))
 
 
-def nash(j):
-    return fairgrad(j, 1.0)
-
-
 def _equal_cosines(j):
     return np.linalg.solve(units(j) @ units(j).T, np.ones(len(j))) / lengths(j)
 
