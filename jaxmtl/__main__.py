@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         _list_methods()
         return 0
-    names = list(METHODS) if options.methods == ["all"] else list(dict.fromkeys(options.methods))
+    names = list(dict.fromkeys(options.methods))
+    if names == ["all"]:
+        names = [name for name, method in METHODS.items() if not method.needs]
     unknown = [name for name in names if name not in METHODS]
     if unknown:
         print(
@@ -38,6 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    for name in names:
+        if METHODS[name].needs:
+            print(
+                f"jaxmtl: {name} needs {' and '.join(METHODS[name].needs)} at every step, which"
+                " this comparison does not have",
+                file=sys.stderr,
+            )
+            return 2
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=DEFAULT,
         metavar="NAME",
-        help=f"which, or 'all' (default: {', '.join(DEFAULT)})",
+        help=f"which, or 'all' that need no further inputs (default: {', '.join(DEFAULT)})",
     )
     parser.add_argument("--seeds", type=_positive, default=5, help="seeds (default: 5)")
     parser.add_argument("--steps", type=_positive, default=800, help="steps (default: 800)")

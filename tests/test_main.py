@@ -75,6 +75,11 @@ def test_a_wrong_name_is_one_clear_line_and_status_2():
     assert "unknown method mdga; the methods are equal, static" in out.stderr
 
 
+def test_methods_with_further_inputs_are_refused(capsys):
+    assert main(["--methods", "equal", "modo"]) == 2
+    assert "modo needs independent_grads at every step" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--steps", "--seeds"])
 @pytest.mark.parametrize("value", ["0", "-3", "many"])
 def test_numbers_that_are_none_are_refused(option, value, capsys):

@@ -56,5 +56,5 @@ def track(tracked: Tracked, grads: PyTree, active: Array, decay: Any) -> Tracked
 
 
 def rows(values: Array, leaf: Array) -> Array:
-    """Spread one number a task over a stacked leaf."""
-    return lax.broadcast_in_dim(values, leaf.shape, (0,))
+    """Spread one number a task over a stacked leaf, or a matrix over its first two axes."""
+    return lax.broadcast_in_dim(values, leaf.shape, tuple(range(values.ndim)))

@@ -62,7 +62,7 @@ def dualproj(j):
 
 
 def mgda(j):
-    """On the ray of the least ||y @ unit||^2 + (y @ r - 1)^2 over y >= 0; w = y r, r ~ 1/lengths."""
+    """w = y r, r ~ 1/lengths, on the ray of the least ||y @ unit||^2 + (y @ r - 1)^2, y >= 0."""
     j = coordinates(j)
     unit, size = units(j), lengths(j)
     r = size.min() / size

@@ -58,7 +58,8 @@ def cases(listed, short=None):
     for case in listed:
         why = (short or {}).get(case)
         mark = pytest.mark.xfail(strict=True, raises=AssertionError, reason=why)
-        params.append(pytest.param(case, marks=[mark] if why else []))
+        group = pytest.mark.xdist_group(f"bars of {case[0]}")
+        params.append(pytest.param(case, marks=[group, mark] if why else group))
     return pytest.mark.parametrize("case", params, ids=name_of)
 
 
@@ -105,6 +106,7 @@ def every_draw(case):
     short={
         ("fairgrad", 2.0): "1.4e-5 for 99 %, of which the Gramian's rounding accounts for 0.7e-5",
         ("fairgrad", 5.0): "1.6e-5 for 99 %, of which the Gramian's rounding accounts for 0.9e-5",
+        ("aligned_mtl", "min"): "1.1e-5 for 99 %: the rotations stop early at a condition > 100",
         ("aligned_mtl", "median"): "1.3e-5 for 99 %: the rotations stop early at a condition > 100",
         ("aligned_mtl", "rmse"): "1.3e-5 for 99 %: the rotations stop early at a condition > 100",
     },

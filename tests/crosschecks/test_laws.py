@@ -9,7 +9,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import jaxmtl
 from jaxmtl.methods import METHODS
 from jaxmtl.solvers import dual_cone
 from tests.crosschecks import exact
@@ -94,7 +93,7 @@ def independent(num, name=None):
     most = 1 if name == "mgda" else 3  # it gives figures for lengths that span 10^3
     numbers = st.lists(st.integers(-4, 4), min_size=num * SIZE, max_size=num * SIZE)
     own = 3 * np.eye(num, SIZE)
-    return st.tuples(numbers, factors(num)).map(
+    return st.tuples(numbers, factors(num, most=most)).map(
         lambda drawn: (
             (drawn[1] * (np.reshape(drawn[0], (num, SIZE)) + own))
             .astype(np.float32)
