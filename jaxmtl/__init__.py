@@ -7,8 +7,11 @@ from jaxmtl import solvers, theory
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
 from jaxmtl._combinators import on_shared, prioritise
+from jaxmtl._masks import masked_mean
 from jaxmtl._over_time import every, smooth, warm_up
-from jaxmtl._task_grads import value_and_balanced_grad, value_and_task_grads
+from jaxmtl._per_task import per_task
+from jaxmtl._routes import value_and_balanced_grad
+from jaxmtl._task_grads import value_and_task_grads
 from jaxmtl._xla_cpu import use_safe_cpu_compiler
 from jaxmtl.coordinates.graddrop import graddrop
 from jaxmtl.coordinates.trimmed_mean import trimmed_mean
@@ -86,6 +89,7 @@ __all__ = [
     "krum",
     "lr_annealing",
     "make_balancer",
+    "masked_mean",
     "mgda",
     "moco",
     "modo",
@@ -96,6 +100,7 @@ __all__ = [
     "on_shared",
     "pbi",
     "pcgrad",
+    "per_task",
     "prior_loss",
     "prioritise",
     "real_time_loss",

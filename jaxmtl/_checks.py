@@ -131,6 +131,21 @@ def task_vector(name: str, value: TaskVector, num_tasks: int | None = None) -> A
     return vector
 
 
+def task_mask(name: str, value: TaskVector, num_tasks: int) -> Array:
+    """Read one bool per task.
+
+    Raises:
+      ValueError: where the value is not one scalar per task, or not of type bool.
+    """
+    mask = task_vector(name, value, num_tasks)
+    if mask.dtype != bool:
+        raise ValueError(
+            f"{name} must be a mask of bools, one a task, but it has type {mask.dtype}: for"
+            f" numbers, pass {name}=(mask != 0)."
+        )
+    return jnp.asarray(mask)
+
+
 def _is_real(leaf: Any) -> bool:
     if not isinstance(leaf, bool | int | float | np.generic | np.ndarray | jax.Array):
         return False
@@ -220,7 +235,9 @@ def count_stacked(grads: PyTree, params: PyTree | None) -> int:
     """
     cure = (
         "Each leaf must have shape (T, *parameter.shape), as"
-        " jaxmtl.value_and_task_grads(losses_fn)(params, ...) returns it."
+        " jaxmtl.value_and_task_grads(losses_fn)(params, ...) returns it. optax.MultiSteps and other"
+        " wrappers that expect the parameters' own shapes belong around what follows the balancer:"
+        " optax.chain(balancer, optax.MultiSteps(optimizer, k).gradient_transformation())."
     )
     named = [
         (leaf_path(path) or "grads", jnp.asarray(leaf))

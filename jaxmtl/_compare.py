@@ -16,7 +16,7 @@ import optax
 
 from jaxmtl._base import Balancer
 from jaxmtl._combinators import on_shared
-from jaxmtl._task_grads import value_and_balanced_grad
+from jaxmtl._routes import value_and_balanced_grad
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.losses.static import static
 from jaxmtl.methods import METHODS

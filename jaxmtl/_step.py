@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl._base import BalancerState, Given, Timing, Weighting
-from jaxmtl._checks import check_same_names, task_names, task_vector
+from jaxmtl._checks import check_same_names, task_mask, task_names, task_vector
 from jaxmtl._timing import applied, held, is_due, remember
 from jaxmtl._typing import Array, PyTree, TaskVector
 
@@ -45,13 +45,7 @@ def read_inputs(
     check_same_names({name: value for name, value in names.items() if value is not None})
     mask = jnp.ones(num_tasks, bool)
     if active is not None:
-        mask = task_vector("active", active, num_tasks)
-        if mask.dtype != bool:
-            raise ValueError(
-                f"active must be a mask of bools, one a task, but it has type {mask.dtype}: for"
-                " numbers, pass active=(mask != 0)."
-            )
-        mask = jnp.asarray(mask)
+        mask = task_mask("active", active, num_tasks)
 
     def read(name: str, value: TaskVector) -> Array:
         values = jax.lax.stop_gradient(task_vector(name, value, num_tasks)).astype(dtype)

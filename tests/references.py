@@ -60,3 +60,21 @@ def relative_error(update, expected):
     """Distance in units of the expected length."""
     update, expected = np.asarray(update, np.float64), np.asarray(expected, np.float64)
     return np.linalg.norm(update - expected) / np.linalg.norm(expected)
+
+
+class Adam:
+    """Adam's direction for each row, with a clock a row."""
+
+    def __init__(self, rows, size, b1=0.9, b2=0.999, eps=1e-8):
+        self.m, self.v = np.zeros((2, rows, size))
+        self.t, self.b1, self.b2, self.eps = np.zeros((rows, 1)), b1, b2, eps
+
+    def __call__(self, j, rows=slice(None)):
+        self.t[rows] += 1
+        self.m[rows] = self.b1 * self.m[rows] + (1 - self.b1) * j[rows]
+        self.v[rows] = self.b2 * self.v[rows] + (1 - self.b2) * j[rows] ** 2
+        m = self.m / np.maximum(1 - self.b1**self.t, 1e-300)
+        v = self.v / np.maximum(1 - self.b2**self.t, 1e-300)
+        out = np.zeros_like(j)
+        out[rows] = (m / (np.sqrt(v) + self.eps))[rows]
+        return out

@@ -39,14 +39,16 @@ def complementarity(
 
     Block principal pivoting: guess the support of z, solve for it, exchange every index that is on
     the wrong side, and fall back to exchanging one at a time while that does not help, which
-    cannot cycle where M is positive definite. Mostly a handful of systems.
+    cannot cycle where M is positive definite. Mostly a handful of systems. Where M is singular and
+    it does cycle, the slower active-set method of Lawson and Hanson, whose supports stay
+    independent, starts afresh.
 
     Args:
       matrix: (T, T) symmetric positive semidefinite M, its diagonal of the order of one.
       offset: (T,) q.
       support: (T,) bool, a first guess of where z is above zero; nowhere if None.
       active: (T,) bool, indices outside which z is zero and nothing is asked; all if None.
-      max_iterations: systems to solve at most.
+      max_iterations: systems to solve at most, by either method.
 
     Returns:
       A ``Complementarity``. Not differentiable in reverse mode. A singular M is solved with a ridge
@@ -65,6 +67,9 @@ def complementarity(
     References:
       Judice & Pires, `A block principal pivoting algorithm for large-scale strictly monotone
       linear complementarity problems <https://doi.org/10.1016/0305-0548(94)90106-6>`_, 1994
+
+      Lawson & Hanson, `Solving Least Squares Problems <https://doi.org/10.1137/1.9781611971217>`_,
+      1974
     """
     num = offset.shape[0]
     if matrix.shape != (num, num):
@@ -81,12 +86,65 @@ def complementarity(
         z = solve_on(support, matrix, -offset)
         return z, active & jnp.where(support, z < -noise, matrix @ z + offset < -noise)
 
-    with jax.default_matmul_precision("highest"):
-        z, iterations = pivot(support & active, attempt, max_iterations)
-        z = jnp.maximum(z, 0)
+    def residual(z: Array) -> Array:
         wrong = jnp.where(active, jnp.minimum(z, matrix @ z + offset), 0)
-        residual = jnp.max(jnp.abs(wrong)) / jnp.where(size > 0, size, 1)
-    return Complementarity(z, residual, iterations)
+        return jnp.max(jnp.abs(wrong)) / jnp.where(size > 0, size, 1)
+
+    with jax.default_matmul_precision("highest"):
+        z, iterations = pivot(support & active, attempt, min(max_iterations, 30))
+        z = jnp.maximum(z, 0)
+        left = residual(z)
+        failed = left > 16 * num * jnp.finfo(offset.dtype).eps
+        other, more = _lawson_hanson(matrix, offset, active, noise, failed, max_iterations)
+        better = failed & (residual(other) < left)
+        z = jnp.where(better, other, z)
+    return Complementarity(z, residual(z), iterations + more)
+
+
+def _lawson_hanson(
+    matrix: Array, offset: Array, active: Array, noise: Array, wanted: Array, max_iterations: int
+) -> tuple[Array, Array]:
+    """Let z grow from zero by one index at a time, and stop short where another turns negative.
+
+    Args:
+      matrix: (T, T) M.
+      offset: (T,) q.
+      active: (T,) bool, the indices that may be above zero.
+      noise: how far below zero Mz + q may be.
+      wanted: bool, whether to do anything at all.
+      max_iterations: systems to solve at most.
+
+    Returns:
+      (T,) z, and the number of systems solved.
+    """
+    indices, rounding = jnp.arange(len(offset)), len(offset) * jnp.finfo(offset.dtype).eps
+
+    def step(carry: Any) -> Any:
+        z, support, barred, iterations, _ = carry
+        goal = solve_on(support, matrix, -offset)
+        blocked = support & (goal <= 0)
+        stuck = jnp.any(blocked)
+        room = jnp.where(blocked, z / jnp.where(blocked, z - goal, 1), 1)
+        share = jnp.where(stuck, jnp.min(jnp.where(blocked, room, 1)), 1)
+        leaving = blocked & (room <= share)
+        new = jnp.where(support & ~leaving, jnp.maximum(z + share * (goal - z), 0), 0)
+        # What left at once would come back at once: not before something else has moved.
+        moved = jnp.max(jnp.abs(new - z)) > rounding * jnp.max(new)
+        z, barred = new, jnp.where(moved, False, barred) | (leaving & ~moved)
+        fall = jnp.where(active & ~support & ~barred, -(matrix @ z + offset), 0)
+        # Sums of large terms of both signs are known no better than this.
+        unsure = noise + rounding * (jnp.abs(matrix) @ z)
+        entering = (indices == jnp.argmax(fall)) & (fall > unsure) & ~stuck
+        support = (support & ~leaving) | entering
+        return z, support, barred, iterations + 1, stuck | jnp.any(entering)
+
+    nowhere, zero = jnp.zeros(len(offset), bool), jnp.zeros((), jnp.int32)
+    z, _, _, iterations, _ = lax.while_loop(
+        lambda carry: carry[4] & (carry[3] < max_iterations),
+        step,
+        (jnp.zeros_like(offset), nowhere, nowhere, zero, wanted),
+    )
+    return z, iterations
 
 
 def pivot(

@@ -61,7 +61,8 @@ def worst_case(
     eps = jnp.finfo(scaled.dtype).eps
     with jax.default_matmul_precision("highest"):
         mean = scaled @ (shares / scale)
-        reach = radius**2 * ((shares / scale) @ mean)
+        # A mean of zero may come out below it.
+        reach = radius**2 * jnp.maximum((shares / scale) @ mean, 0)
 
     def solve(support: Array) -> tuple[Array, Array]:
         """The level t, and z = u/s, for a support."""

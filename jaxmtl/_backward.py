@@ -1,0 +1,180 @@
+"""Backward passes of a function of several losses: one, or one for each loss."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmtl._checks import leaf_path
+from jaxmtl._gram import reciprocal
+from jaxmtl._typing import Array, PyTree
+from jaxmtl._xla_cpu import warn_if_miscompiled
+
+
+class Linearised(NamedTuple):
+    """A function of several losses at one point.
+
+    Attributes:
+      value: what it returned, ``losses`` or ``(losses, aux)``.
+      losses: the losses alone.
+      num_tasks: T.
+      pull_back: (T,) weights on the losses -> the gradient of the weighted sum.
+      push_forward: a direction, a tree like the gradient -> (T,) derivatives of the losses; only
+        where it was asked for.
+    """
+
+    value: Any
+    losses: PyTree
+    num_tasks: int
+    pull_back: Callable[[Array], PyTree]
+    push_forward: Callable[[PyTree], Array]
+
+
+def linearise(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int],
+    has_aux: bool,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    forward: bool = False,
+) -> Linearised:
+    """Evaluate ``fun`` once, ready for derivatives in the chosen arguments.
+
+    Args:
+      fun: the function, of losses or ``(losses, aux)``.
+      argnums: the chosen arguments.
+      has_aux: whether there is ``aux``.
+      args: positional arguments of ``fun``.
+      kwargs: its keyword arguments.
+      forward: whether directional derivatives are wanted too, which ``jax.custom_vjp`` does not
+        have.
+    """
+    warn_if_miscompiled()
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not all(-len(args) <= number < len(args) for number in numbers):
+        raise ValueError(
+            f"argnums is {argnums}, but {len(args)} positional arguments came: pass what is to be"
+            " differentiated by position."
+        )
+
+    def of_chosen(*chosen: Any) -> Any:
+        full = list(args)
+        for number, argument in zip(numbers, chosen, strict=True):
+            full[number] = argument
+        # A loss may be a Python number where a task has nothing to do with the parameters.
+        value = fun(*full, **kwargs)
+        losses, aux = value if has_aux else (value, None)
+        return jax.tree.map(jnp.asarray, losses), aux
+
+    primals = [args[n] for n in numbers]
+    push: Any = None
+    if forward:
+        losses, push, aux = jax.linearize(of_chosen, *primals, has_aux=True)
+        pull = jax.linear_transpose(push, *primals)
+    else:
+        losses, pull, aux = jax.vjp(of_chosen, *primals, has_aux=True)
+    num_tasks = count_losses(losses)
+
+    def pull_back(weights: Array) -> PyTree:
+        grads = pull(like_losses(weights, losses))
+        return grads[0] if isinstance(argnums, int) else tuple(grads)
+
+    def push_forward(direction: PyTree) -> Array:
+        slopes = push(*([direction] if isinstance(argnums, int) else direction))
+        return jnp.concatenate([jnp.atleast_1d(slope) for slope in jax.tree.leaves(slopes)])
+
+    value = (losses, aux) if has_aux else losses
+    return Linearised(value, losses, num_tasks, pull_back, push_forward)
+
+
+def count_losses(losses: PyTree) -> int:
+    """Count the tasks, insisting on real scalars or one (T,) array."""
+    named = jax.tree.leaves_with_path(losses)
+    if not named:
+        raise ValueError(
+            "The function returned no losses: return a tree of scalars or a (T,) array."
+        )
+    for path, loss in named:
+        if loss.ndim != 0 and not (loss.ndim == 1 and len(named) == 1):
+            raise ValueError(
+                f"The loss {leaf_path(path)!r} has shape {loss.shape}, but a loss must be a scalar"
+                " (or all of them one array of shape (T,)): reduce it over the batch, with"
+                " jnp.mean, say. If it is no loss but auxiliary data, pass has_aux=True."
+            )
+        if not jnp.issubdtype(loss.dtype, jnp.floating):
+            raise ValueError(
+                f"The loss {leaf_path(path)!r} has type {loss.dtype}, but only real floating-point"
+                " losses can be differentiated."
+            )
+    num_tasks = len(named) if named[0][1].ndim == 0 else named[0][1].shape[0]
+    if num_tasks == 0:
+        raise ValueError("The function returned an empty array of losses.")
+    return num_tasks
+
+
+def like_losses(weights: Array, losses: PyTree) -> PyTree:
+    """(T,) weights as cotangents of the losses' structure and types."""
+    leaves, treedef = jax.tree.flatten(losses)
+    if len(leaves) == 1 and leaves[0].ndim == 1:
+        return jax.tree.unflatten(treedef, [weights.astype(leaves[0].dtype)])
+    parts = [weights[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(treedef, parts)
+
+
+def pull_back_weights(linearised: Linearised, weights: Array) -> PyTree:
+    """The gradient of the weighted sum, its weights in a range that 16-bit losses can hold."""
+    if all(leaf.dtype.itemsize > 2 for leaf in jax.tree.leaves(linearised.losses)):
+        return linearised.pull_back(weights)
+    largest = jnp.max(jnp.abs(weights))
+    grads = linearised.pull_back(weights * reciprocal(largest))
+    return jax.tree.map(lambda g: (g.astype(weights.dtype) * largest).astype(g.dtype), grads)
+
+
+def pull_back_each(
+    pull_back: Callable[[Array], PyTree], num_tasks: int, chunk_size: int | None
+) -> PyTree:
+    """Stack the gradients of the single losses: all at once, or in chunks one after the other."""
+    rows = jnp.eye(num_tasks)
+    if loops_are_slow(pull_back, rows[0]):
+        # Also slow under vmap: convolutions with a task axis are not the fast ones.
+        grads = one_by_one(pull_back, rows, wait=chunk_size is not None)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *grads)
+    if chunk_size is None or chunk_size >= num_tasks:
+        return jax.vmap(pull_back)(rows)
+    return lax.map(pull_back, rows, batch_size=chunk_size)
+
+
+def one_by_one(function: Callable[[Array], PyTree], rows: Array, *, wait: bool) -> list[PyTree]:
+    """Apply a function to each row, unrolled; ``wait`` for each before the next is begun."""
+    results: list[PyTree] = []
+    for row in rows:
+        if wait and results:
+            row, results[-1] = lax.optimization_barrier((row, results[-1]))
+        results.append(function(row))
+    return results
+
+
+def loops_are_slow(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether the function convolves on CPU, where XLA is 20 to 40 times slower inside loops.
+
+    The same goes for the branches of a ``cond``.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    return _convolves(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _convolves(jaxpr: Any) -> bool:
+    def inner(value: Any) -> bool:
+        if isinstance(value, list | tuple):
+            return any(map(inner, value))
+        value = getattr(value, "jaxpr", value)
+        return _convolves(value) if hasattr(value, "eqns") else False
+
+    return any(
+        eqn.primitive.name == "conv_general_dilated" or any(map(inner, eqn.params.values()))
+        for eqn in jaxpr.eqns
+    )

@@ -1,0 +1,58 @@
+"""Losses over the examples that have a label."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from jaxmtl._typing import Array
+
+
+def masked_mean(values: Array, mask: Array, axis: int | Sequence[int] | None = None) -> Array:
+    """Average over the entries that the mask selects; zero, with gradient zero, where it is empty.
+
+    Together with ``active=mask.any()`` this is how a task does without labels in part of a batch:
+    sum_i m_i v_i / max(sum_i m_i, 1). Entries outside the mask, NaN and infinity too, change
+    neither the mean nor its gradient with respect to ``values``.
+
+    No function of the values can undo what made them, and zero times an infinite or NaN derivative
+    is NaN: labels that are NaN where they are missing must be replaced before they meet a
+    prediction, ``jnp.where(mask, labels, 0.0)``.
+
+    Args:
+      values: the losses of the examples, or their pixels.
+      mask: bools of the shape of ``values``, True where there is a label.
+      axis: the axis or axes to average over; all if None.
+
+    Returns:
+      The mean, in the type of ``values`` (float32 for whole numbers and bools), summed up in
+      float32 or better.
+
+    Raises:
+      ValueError: where ``mask`` is not of type bool, or not of the shape of ``values``.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, jaxmtl
+      >>> labels = jnp.array([1.0, jnp.nan, 3.0])
+      >>> mask = ~jnp.isnan(labels)
+      >>> def loss(prediction, mask):
+      ...     errors = prediction - jnp.where(mask, labels, 0.0)
+      ...     return jaxmtl.masked_mean(errors**2, mask)
+      >>> print(jax.grad(loss)(jnp.zeros(3), mask))
+      [-1.  0. -3.]
+      >>> print(jax.grad(loss)(jnp.zeros(3), jnp.zeros(3, bool)))
+      [0. 0. 0.]
+    """
+    values, mask = jnp.asarray(values), jnp.asarray(mask)
+    if mask.dtype != bool:
+        raise ValueError(
+            f"mask must be of type bool, but it has type {mask.dtype}: for numbers, pass mask != 0."
+        )
+    if mask.shape != values.shape:
+        raise ValueError(
+            f"mask must have the shape of values, {values.shape}, but it has {mask.shape}: average"
+            " values over the other axes first, or broadcast the mask."
+        )
+    dtype = jnp.result_type(jnp.float32, values.dtype)
+    result = values.dtype if jnp.issubdtype(values.dtype, jnp.floating) else dtype
+    total = jnp.sum(jnp.where(mask, values, 0), axis, dtype=dtype)
+    return (total / jnp.maximum(jnp.sum(mask, axis), 1)).astype(result)

@@ -1,0 +1,101 @@
+"""Before a balancer in a chain: any optax transformation, applied to each task's gradient."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmtl._base import Balancer
+from jaxmtl._checks import check_num_tasks, count_stacked, task_mask
+from jaxmtl._step import keep
+from jaxmtl._typing import Array, PyTree, TaskVector
+
+
+def per_task(
+    tx: optax.GradientTransformation, num_tasks: int
+) -> optax.GradientTransformationExtraArgs:
+    """Apply an optax transformation to each task's gradient, ahead of the balancer in a chain.
+
+    Every task has a state of its own, as if it were trained alone: ``clip_by_global_norm`` clips
+    each gradient by its own norm, ``scale_by_adam`` and ``trace`` keep moments of each task. (On
+    the stacked gradients themselves those would see all tasks as one.) The memory is T times that
+    of ``tx``.
+
+    A non-finite gradient enters the state of its own task for good, where ``tx`` has one. To drop
+    it, wrap: ``per_task(optax.apply_if_finite(tx, n), T)`` gives that task a zero gradient and
+    leaves its state alone. A zero gradient still takes part in the balance (the min-norm point of
+    ``mgda`` is then zero); to balance the other tasks as if it were absent, pass
+    ``active=jnp.isfinite(losses)`` as well.
+
+    Args:
+      tx: any optax transformation that keeps the shape of its gradients, such as
+        ``optax.clip_by_global_norm(1.0)``.
+      num_tasks: T.
+
+    Returns:
+      A transformation from stacked gradients to stacked gradients, whose state has a leading task
+      axis at every leaf (random keys differ between the tasks). ``params`` and further arguments
+      of ``update`` reach ``tx`` as they are, the same for every task. With ``active``, an absent
+      task's row is zero and its state does not move.
+
+    Raises:
+      ValueError: where ``tx`` is no optax transformation, or a balancer; at update, where the
+        gradients are not stacked, or not of ``num_tasks`` tasks.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl, optax
+      >>> clip = jaxmtl.per_task(optax.clip_by_global_norm(1.0), num_tasks=2)
+      >>> optimizer = optax.chain(clip, jaxmtl.equal(), optax.sgd(1.0))
+      >>> params = jnp.zeros(2)
+      >>> grads = jnp.array([[30.0, 40.0], [0.5, 0.0]])
+      >>> updates, _ = optimizer.update(grads, optimizer.init(params), params)
+      >>> print(updates.round(3))  # minus the mean of [0.6, 0.8] and [0.5, 0.0]
+      [-0.55 -0.4 ]
+    """
+    check_num_tasks(num_tasks)
+    if isinstance(tx, Balancer) or not (hasattr(tx, "init") and hasattr(tx, "update")):
+        what = "a balancer" if isinstance(tx, Balancer) else f"a {type(tx).__name__}"
+        raise ValueError(
+            "tx must be an optax transformation of one task's gradient, such as"
+            f" optax.clip_by_global_norm(1.0), but it is {what}: a balancer comes after per_task,"
+            " optax.chain(jaxmtl.per_task(tx, num_tasks), balancer, optimizer)."
+        )
+    inner = optax.with_extra_args_support(tx)
+
+    def init(params: PyTree) -> PyTree:
+        state = jax.vmap(inner.init, in_axes=None, axis_size=num_tasks)(params)
+        return jax.tree.map(_independent, state)
+
+    def update(
+        grads: PyTree,
+        state: PyTree,
+        params: PyTree | None = None,
+        *,
+        active: TaskVector | None = None,
+        **extra: Any,
+    ) -> tuple[PyTree, PyTree]:
+        came = count_stacked(grads, params)
+        if came != num_tasks:
+            raise ValueError(
+                f"per_task was built for {num_tasks} tasks, but the gradients of {came} came: build"
+                f" it with num_tasks={came}."
+            )
+        if active is None:
+            return jax.vmap(lambda g, s: inner.update(g, s, params, **extra))(grads, state)
+
+        def of_task(present: Array, grad: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+            updates, new = inner.update(grad, state, params, active=active, **extra)
+            zeros = jax.tree.map(jnp.zeros_like, updates)
+            return keep(present, updates, zeros), keep(present, new, state)
+
+        return jax.vmap(of_task)(task_mask("active", active, num_tasks), grads, state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _independent(leaf: Array) -> Array:
+    """Draw a key for each task from copies of one; anything else stays as it is."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) and leaf.ndim == 1:
+        return jax.vmap(jax.random.fold_in)(leaf, jnp.arange(leaf.shape[0]))
+    return leaf

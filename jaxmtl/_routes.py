@@ -1,0 +1,176 @@
+"""From a function of several losses straight to their balance, by the cheapest route."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmtl._backward import (
+    Linearised,
+    linearise,
+    loops_are_slow,
+    one_by_one,
+    pull_back_each,
+    pull_back_weights,
+)
+from jaxmtl._base import Balancer, BalancerState, Given, check_balancer
+from jaxmtl._checks import check_choice, check_count
+from jaxmtl._gram import solve_dtype
+from jaxmtl._leaf_roles import select_leaves
+from jaxmtl._step import keep_if_finite, read_inputs, weigh
+from jaxmtl._timing import is_due
+from jaxmtl._typing import Array, PyTree, TaskVector
+
+
+def value_and_balanced_grad(
+    fun: Callable[..., Any],
+    balancer: Balancer,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    *,
+    memory: str = "stacked",
+    chunk_size: int | None = None,
+) -> Callable[..., Any]:
+    """Evaluate several losses and their balanced gradient by the cheapest route the method allows.
+
+    The same losses, gradient and state as ``value_and_task_grads`` followed by
+    ``balancer.update``. A method that reads only the losses costs one forward and one backward
+    pass, whatever T is (two backward passes where ``on_shared`` leaves heads their own gradient);
+    so do the steps of ``every`` and ``warm_up`` at which the method is not asked. (On CPU, a
+    function with convolutions makes all gradients at every step: XLA is slower still at choosing.)
+
+    Args:
+      fun: as for ``value_and_task_grads``.
+      balancer: any balancer of this package, alone: what follows it in a chain takes the result.
+      argnums: which positional argument, or arguments, to differentiate.
+      has_aux: whether ``fun`` returns ``(losses, aux)``.
+      memory: "stacked" makes the T gradients side by side; "lean" makes the Gramian from one
+        gradient at a time, whose length along all others is one directional derivative, and the
+        update by one more backward pass: memory for one gradient, whatever T is, for methods that
+        read losses and Gramian only. It takes about as long on plain networks, up to 2-3 times on
+        attention; inner products are as exact as the types of the parameters and activations allow.
+        Functions with a ``jax.custom_vjp`` have no directional derivatives.
+      chunk_size: as for ``value_and_task_grads``.
+
+    Returns:
+      A function ``(balancer_state, *args, active=None, extra=None, **kwargs) -> (losses, grad,
+      balancer_state)``, or ``((losses, aux), grad, balancer_state)``, with ``balancer_state =
+      balancer.init(params)`` at the start. ``active`` is the optional mask of the tasks present;
+      where the loss of an absent task is NaN for want of examples, mask the examples inside
+      ``fun``, since zero times its derivative is NaN in a single backward pass. ``extra`` is a dict
+      of what else the method needs in ``update``, such as ``{"ntk_traces": ...}``. (Keywords
+      ``active`` and ``extra`` of ``fun``'s own do not reach it.) A single backward pass carries the
+      weights in the type of the losses: 8 bits of them for bfloat16.
+
+    Raises:
+      ValueError: where ``balancer`` is none; when called, where the state is none, and as
+        ``value_and_task_grads`` and ``balancer.update`` do.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, jaxmtl
+      >>> def losses_fn(x):
+      ...     return {"near": jnp.sum(x**2), "sum": jnp.sum(x)}
+      >>> balancer = jaxmtl.real_time_loss()
+      >>> x = jnp.array([1.0, 2.0])
+      >>> step = jax.jit(jaxmtl.value_and_balanced_grad(losses_fn, balancer))
+      >>> losses, grad, state = step(balancer.init(x), x)
+      >>> print(grad.round(4))  # [2, 4] / 5 + [1, 1] / 3
+      [0.7333 1.1333]
+    """
+
+    check_balancer(balancer)
+    check_choice("memory", memory, ("stacked", "lean"))
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
+    weighting, timing, roles = balancer.weighting, balancer.timing, balancer.roles
+    reads_gramian = bool(weighting.reads & {"gramian", "cross_gramian"})
+    needs_stack = balancer.preparation is not None or "cross_gramian" in weighting.reads
+    if memory == "lean" and needs_stack:
+        raise ValueError(
+            'memory="lean" serves methods that need no more of the gradients than their Gramian,'
+            " but this one works on the stacked gradients themselves: leave memory out."
+        )
+
+    def evaluate(
+        state: BalancerState,
+        /,
+        *args: Any,
+        active: TaskVector | None = None,
+        extra: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> tuple[Any, PyTree, BalancerState]:
+        if not isinstance(state, BalancerState):
+            raise ValueError(
+                "The first argument must be the balancer's state, balancer.init(params), and the"
+                f" function's own arguments follow it; but it is a {type(state).__name__}."
+            )
+        lean = memory == "lean" and reads_gramian
+        at = linearise(fun, argnums, has_aux, args, kwargs, forward=lean)
+        params = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in argnums)
+        options = {"losses": at.losses, "active": active, **(extra or {})}
+
+        def stacked(state: BalancerState) -> tuple[PyTree, BalancerState]:
+            grads = pull_back_each(at.pull_back, at.num_tasks, chunk_size)
+            return balancer.update(grads, state, params, **options)
+
+        def weighted(
+            state: BalancerState, measure: Callable[[Given], Given] | None
+        ) -> tuple[PyTree, BalancerState]:
+            dtype = solve_dtype(jax.tree.leaves(params))
+            given = read_inputs(weighting, at.num_tasks, dtype, **options)
+            weights, new_state = weigh(weighting, timing, given, state, dtype, measure)
+            are_weighted = select_leaves(roles.weighted, params)
+            grads = [pull_back_weights(at, weights)]
+            if not all(are_weighted):
+                grads.append(at.pull_back(given.active.astype(dtype)))
+            flat = zip(*map(jax.tree.leaves, grads), strict=True)
+            chosen = [g[0] if w else g[-1] for g, w in zip(flat, are_weighted, strict=True)]
+            grad = jax.tree.unflatten(jax.tree.structure(grads[0]), chosen)
+            return grad, keep_if_finite(chosen, new_state, state)
+
+        def asked(state: BalancerState) -> tuple[PyTree, BalancerState]:
+            if not lean:
+                return stacked(state)
+            are_measured = select_leaves(roles.measured, params)
+            return weighted(state, lambda given: _with_lean_gramian(at, are_measured, given))
+
+        def held(state: BalancerState) -> tuple[PyTree, BalancerState]:
+            return weighted(state, None)
+
+        if needs_stack:
+            route = stacked
+        elif not reads_gramian:
+            route = functools.partial(weighted, measure=lambda given: given)
+        elif timing is None or loops_are_slow(at.pull_back, jnp.ones(at.num_tasks)):
+            route = asked
+        else:
+            route = functools.partial(lax.cond, is_due(timing, state.timing), asked, held)
+        grad, new_state = route(state)
+        return at.value, grad, new_state
+
+    return evaluate
+
+
+def _with_lean_gramian(at: Linearised, are_measured: list[bool], given: Given) -> Given:
+    """G_ji = <g_j, g_i> as the derivative of loss j along g_i: one gradient at a time."""
+
+    def column(row: Array) -> Array:
+        grads, treedef = jax.tree.flatten(at.pull_back(row))
+        present = jnp.any(given.active & (row > 0))
+        kept = [
+            jnp.where(present & measured, leaf, jnp.zeros_like(leaf))
+            for leaf, measured in zip(grads, are_measured, strict=True)
+        ]
+        slopes = at.push_forward(jax.tree.unflatten(treedef, kept))
+        return jnp.where(given.active, slopes, 0)
+
+    rows = jnp.eye(at.num_tasks)
+    if loops_are_slow(column, rows[0]):
+        columns = jnp.stack(one_by_one(column, rows, wait=True))
+    else:
+        columns = lax.map(column, rows)
+    gramian = columns.astype(given.losses.dtype)
+    return given._replace(gramian=(gramian + gramian.T) / 2)
