@@ -3,18 +3,22 @@
 losses -> per-task gradients -> (Gramian, losses) -> task weights -> combined gradient -> optax
 """
 
-from jaxmtl import solvers, theory
+from jaxmtl import diagnostics, solvers, theory
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
 from jaxmtl._combinators import on_shared, prioritise
+from jaxmtl._features import value_and_features_grad
+from jaxmtl._fixed import with_fixed
 from jaxmtl._masks import masked_mean
 from jaxmtl._over_time import every, smooth, warm_up
 from jaxmtl._per_task import per_task
 from jaxmtl._routes import value_and_balanced_grad
+from jaxmtl._shared_leaves import shared_leaves
 from jaxmtl._task_grads import value_and_task_grads
 from jaxmtl._xla_cpu import use_safe_cpu_compiler
 from jaxmtl.coordinates.graddrop import graddrop
 from jaxmtl.coordinates.trimmed_mean import trimmed_mean
+from jaxmtl.diagnostics import by_task, find_state, report_only
 from jaxmtl.gradients.aligned_mtl import aligned_mtl
 from jaxmtl.gradients.cagrad import cagrad
 from jaxmtl.gradients.conflict_free import conflict_free
@@ -66,10 +70,12 @@ __all__ = [
     "Timing",
     "Weighting",
     "aligned_mtl",
+    "by_task",
     "cagrad",
     "conflict_free",
     "cosmos",
     "db_mtl",
+    "diagnostics",
     "dualproj",
     "dwa",
     "equal",
@@ -78,6 +84,7 @@ __all__ = [
     "fairgrad",
     "famo",
     "famo_after_step",
+    "find_state",
     "gls",
     "graddrop",
     "gradnorm",
@@ -105,8 +112,10 @@ __all__ = [
     "prioritise",
     "real_time_loss",
     "relobralo",
+    "report_only",
     "rlw",
     "sdmgrad",
+    "shared_leaves",
     "smooth",
     "softadapt",
     "solvers",
@@ -120,7 +129,9 @@ __all__ = [
     "upgrad",
     "use_safe_cpu_compiler",
     "value_and_balanced_grad",
+    "value_and_features_grad",
     "value_and_task_grads",
     "vqgan_adaptive",
     "warm_up",
+    "with_fixed",
 ]

@@ -130,7 +130,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, but it is {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least 1, but it is {text!r}"
+        )
     return int(text)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
-from jaxmtl._checks import count_stacked, independent_batches
+from jaxmtl._checks import check_fits, count_stacked, independent_batches
 from jaxmtl._gram import combine, cross_gramian, gramian, only_active, solve_dtype
 from jaxmtl._leaf_roles import LeafRoles, select_leaves, selected_only
 from jaxmtl._step import keep_if_finite, read_inputs, weigh
@@ -97,6 +97,7 @@ def make_balancer(
         prepared: PyTree = ()
         if preparation is not None:
             weighted = selected_only(roles.weighted, grads)
+            check_fits(preparation.init, weighted, state.preparation)
             measured, combined, prepared = preparation.update(weighted, given, state.preparation)
             measured, combined = only_present(measured), only_present(combined)
         batches: tuple[PyTree, ...] = ()

@@ -81,12 +81,14 @@ class Timing(NamedTuple):
       start: the first step that asks.
       ramp: steps on the way.
       before: (T,) constant weights; 1/T for each task present if None.
+      priorities: what ``prioritise`` multiplies them by.
     """
 
     period: Any = 1
     start: Any = 0
     ramp: Any = 0
     before: Any = None
+    priorities: Any = 1
 
 
 class BalancerState(NamedTuple):

@@ -1,5 +1,6 @@
 """What may be asked of the inputs, said in full sentences before anything is traced."""
 
+import math
 import numbers
 from typing import Any
 
@@ -32,7 +33,7 @@ def check_at_least(name: str, value: Any, minimum: float) -> None:
     """Raise unless a number of at least ``minimum`` came; a hyperparameter array passes."""
     if isinstance(value, jax.Array):
         return
-    if not isinstance(value, numbers.Real) or not float(value) >= minimum:
+    if not isinstance(value, numbers.Real) or not minimum <= float(value) < math.inf:
         raise ValueError(f"{name} must be a number of at least {minimum}, but it is {value!r}.")
 
 
@@ -42,6 +43,14 @@ def check_share(name: str, value: Any) -> None:
         return
     if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
         raise ValueError(f"{name} must be a number from 0 to below 1, but it is {value!r}.")
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Raise unless a finite number came; a hyperparameter array passes."""
+    if isinstance(value, jax.Array):
+        return
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, but it is {value!r}.")
 
 
 def check_above(name: str, value: Any, bound: float) -> None:
@@ -60,12 +69,15 @@ def check_probability(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number from 0 to 1, but it is {value!r}.")
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raise unless a whole number above zero came; a hyperparameter array passes."""
+def check_count(name: str, value: Any, minimum: int = 1) -> None:
+    """Raise unless a whole number of at least ``minimum`` came; a hyperparameter array passes."""
     if isinstance(value, jax.Array):
         return
-    if not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name} must be a whole number above 0, but it is {value!r}.")
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or not minimum <= value < 2**31:
+        raise ValueError(
+            f"{name} must be a whole number of at least {minimum}, but it is {value!r}."
+        )
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -219,6 +231,19 @@ def independent_batches(value: Any, grads: PyTree) -> tuple[PyTree, PyTree]:
     return value[0], value[1]
 
 
+def check_fits(init: Any, grads: PyTree, state: PyTree) -> None:
+    """Raise unless the state is what ``init`` makes of the parameters of these gradients."""
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), grads)
+    expected = jax.tree.map(jnp.shape, jax.eval_shape(init, params))
+    found = jax.tree.map(jnp.shape, state)
+    if expected != found:
+        raise ValueError(
+            "The balancer's state does not fit the gradients: their stacked leaves ask for"
+            f" {expected}, but it holds {found}. The state must come from balancer.init(params),"
+            " and each gradient have shape (T, *parameter.shape)."
+        )
+
+
 def count_stacked(grads: PyTree, params: PyTree | None) -> int:
     """Count the tasks of stacked gradients.
 
@@ -235,8 +260,8 @@ def count_stacked(grads: PyTree, params: PyTree | None) -> int:
     """
     cure = (
         "Each leaf must have shape (T, *parameter.shape), as"
-        " jaxmtl.value_and_task_grads(losses_fn)(params, ...) returns it. optax.MultiSteps and other"
-        " wrappers that expect the parameters' own shapes belong around what follows the balancer:"
+        " jaxmtl.value_and_task_grads(losses_fn)(params, ...) returns it. Wrappers that expect the"
+        " parameters' own shapes belong around what follows the balancer, such as"
         " optax.chain(balancer, optax.MultiSteps(optimizer, k).gradient_transformation())."
     )
     named = [

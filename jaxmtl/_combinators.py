@@ -95,4 +95,7 @@ def prioritise(balancer: Balancer, priorities: TaskVector) -> Balancer:
     weighting = inner._replace(
         update=update, num_tasks=factors.shape[0], names=next(iter(known.values()), None)
     )
-    return rebuild(balancer, weighting=weighting)
+    timing = balancer.timing
+    if timing is not None:
+        timing = timing._replace(priorities=timing.priorities * factors)
+    return rebuild(balancer, weighting=weighting, timing=timing)

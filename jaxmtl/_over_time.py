@@ -6,7 +6,13 @@ import jax.numpy as jnp
 
 from jaxmtl._balancer import rebuild
 from jaxmtl._base import Balancer, Given, Timing, check_balancer
-from jaxmtl._checks import check_at_least, check_count, check_share, constant_vector
+from jaxmtl._checks import (
+    check_count,
+    check_same_names,
+    check_share,
+    constant_vector,
+    task_names,
+)
 from jaxmtl._typing import Array, PyTree, TaskVector
 
 
@@ -129,11 +135,13 @@ def warm_up(
         None.
 
     Returns:
-      A balancer with the scale and degree of the constant weights first (1), of ``balancer`` later.
+      A balancer with the scale of the constant weights first, of ``balancer`` later. What a method
+      does to the gradients themselves (``moco``, ``db_mtl``, ``graddrop``) is done from the first
+      step on.
 
     Raises:
-      ValueError: where ``steps`` or ``ramp`` are below 0, the weights not one a task, or the
-        balancer does not know T.
+      ValueError: where ``steps`` or ``ramp`` are no whole numbers or below 0, the weights not one a
+        task, the balancer already has a start, or does not know T.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -147,10 +155,19 @@ def warm_up(
       [3. 1.]
     """
     check_balancer(balancer)
-    check_at_least("steps", steps, 0)
-    check_at_least("ramp", ramp, 0)
-    before = None
+    check_count("steps", steps, 0)
+    check_count("ramp", ramp, 0)
+    timing, weighting, before = balancer.timing or Timing(), balancer.weighting, None
+    if not all(isinstance(n, int) and n == 0 for n in (timing.start, timing.ramp)):
+        raise ValueError(
+            "The balancer already has a start of its own: give that one the steps and the ramp, or"
+            " warm it up before anything else, as in every(warm_up(...), k)."
+        )
     if weights is not None:
-        before = constant_vector("weights", weights, balancer.weighting.num_tasks)
-    timing = balancer.timing or Timing()
-    return rebuild(balancer, timing=timing._replace(start=steps, ramp=ramp, before=before))
+        before = constant_vector("weights", weights, weighting.num_tasks)
+        names = {"weights": task_names(weights), "the balancer's values": weighting.names}
+        known = {name: value for name, value in names.items() if value is not None}
+        check_same_names(known)
+        weighting = weighting._replace(names=next(iter(known.values()), None))
+    timing = timing._replace(start=steps, ramp=ramp, before=before)
+    return rebuild(balancer, weighting=weighting, timing=timing)

@@ -107,10 +107,20 @@ def value_and_balanced_grad(
                 "The first argument must be the balancer's state, balancer.init(params), and the"
                 f" function's own arguments follow it; but it is a {type(state).__name__}."
             )
+        if not isinstance(extra, dict | None) or {"losses", "active"} & set(extra or {}):
+            raise ValueError(
+                "extra must be a dict of what else the method needs, such as"
+                f' {{"ntk_traces": traces}}, without losses and active, but it is {extra!r}.'
+            )
         lean = memory == "lean" and reads_gramian
         at = linearise(fun, argnums, has_aux, args, kwargs, forward=lean)
         params = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in argnums)
         options = {"losses": at.losses, "active": active, **(extra or {})}
+
+        dtype = solve_dtype(jax.tree.leaves(params))
+        given = read_inputs(weighting, at.num_tasks, dtype, **options)
+        # In a loop or a branch XLA convolves slowly on CPU.
+        unrolled = reads_gramian and loops_are_slow(at.pull_back, jnp.ones(at.num_tasks))
 
         def stacked(state: BalancerState) -> tuple[PyTree, BalancerState]:
             grads = pull_back_each(at.pull_back, at.num_tasks, chunk_size)
@@ -119,8 +129,6 @@ def value_and_balanced_grad(
         def weighted(
             state: BalancerState, measure: Callable[[Given], Given] | None
         ) -> tuple[PyTree, BalancerState]:
-            dtype = solve_dtype(jax.tree.leaves(params))
-            given = read_inputs(weighting, at.num_tasks, dtype, **options)
             weights, new_state = weigh(weighting, timing, given, state, dtype, measure)
             are_weighted = select_leaves(roles.weighted, params)
             grads = [pull_back_weights(at, weights)]
@@ -135,7 +143,11 @@ def value_and_balanced_grad(
             if not lean:
                 return stacked(state)
             are_measured = select_leaves(roles.measured, params)
-            return weighted(state, lambda given: _with_lean_gramian(at, are_measured, given))
+            measure = functools.partial(_with_lean_gramian, at, are_measured, unrolled)
+            if unrolled and timing is not None:
+                measured = measure(given)
+                return weighted(state, lambda _: measured)
+            return weighted(state, measure)
 
         def held(state: BalancerState) -> tuple[PyTree, BalancerState]:
             return weighted(state, None)
@@ -144,7 +156,7 @@ def value_and_balanced_grad(
             route = stacked
         elif not reads_gramian:
             route = functools.partial(weighted, measure=lambda given: given)
-        elif timing is None or loops_are_slow(at.pull_back, jnp.ones(at.num_tasks)):
+        elif timing is None or unrolled:
             route = asked
         else:
             route = functools.partial(lax.cond, is_due(timing, state.timing), asked, held)
@@ -154,7 +166,9 @@ def value_and_balanced_grad(
     return evaluate
 
 
-def _with_lean_gramian(at: Linearised, are_measured: list[bool], given: Given) -> Given:
+def _with_lean_gramian(
+    at: Linearised, are_measured: list[bool], unrolled: bool, given: Given
+) -> Given:
     """G_ji = <g_j, g_i> as the derivative of loss j along g_i: one gradient at a time."""
 
     def column(row: Array) -> Array:
@@ -168,9 +182,6 @@ def _with_lean_gramian(at: Linearised, are_measured: list[bool], given: Given) -
         return jnp.where(given.active, slopes, 0)
 
     rows = jnp.eye(at.num_tasks)
-    if loops_are_slow(column, rows[0]):
-        columns = jnp.stack(one_by_one(column, rows, wait=True))
-    else:
-        columns = lax.map(column, rows)
-    gramian = columns.astype(given.losses.dtype)
+    columns = one_by_one(column, rows, wait=True) if unrolled else lax.map(column, rows)
+    gramian = jnp.asarray(columns, given.losses.dtype)
     return given._replace(gramian=(gramian + gramian.T) / 2)

@@ -32,9 +32,10 @@ def read_inputs(
     needed |= {name: extra.get(name) for name in sorted(weighting.extra)}
     for name, value in needed.items():
         if value is None:
+            cheap = f' (and value_and_balanced_grad extra={{"{name}": {name}}})'
             raise ValueError(
                 f"This method reads the {name}, but none came: call"
-                f" update(grads, state, params, {name}={name})."
+                f" update(grads, state, params, {name}={name}){cheap * (name != 'losses')}."
             )
     names = {
         "the balancer's values": weighting.names,

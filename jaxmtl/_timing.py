@@ -44,6 +44,7 @@ def applied(timing: Timing, state: TimingState, weights: Array, active: Array) -
         before = jnp.ones_like(weights) / jnp.maximum(jnp.sum(active), 1)
     else:
         before = jnp.asarray(timing.before, weights.dtype)
+    before = before * jnp.asarray(timing.priorities, weights.dtype)
     share = (state.step - timing.start + 1) / jnp.asarray(timing.ramp + 1, weights.dtype)
     share = jnp.clip(share, 0, 1).astype(weights.dtype)
     return jnp.where(active, (1 - share) * before + share * weights, 0)

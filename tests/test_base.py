@@ -75,7 +75,10 @@ def test_every_message_names_a_cure():
         (lambda: jaxmtl.pcgrad(jnp.ones(3)), "key must be one JAX random key"),
         (lambda: jaxmtl.mgda(normalizer="l1"), r"normalizer must be one of none, l2, loss, loss\+"),
         (lambda: jaxmtl.mgda(tolerance=-1.0), "tolerance must be a number of at least 0"),
-        (lambda: jaxmtl.mgda(max_iterations=0), "max_iterations must be a whole number above 0"),
+        (
+            lambda: jaxmtl.mgda(max_iterations=0),
+            "max_iterations must be a whole number of at least 1",
+        ),
         (lambda: jaxmtl.static([1.0, float("nan")]), "weights must be finite"),
         (lambda: jaxmtl.static([]), "weights must hold one scalar per task"),
         (lambda: jaxmtl.static(jnp.ones((2, 2))), "weights must hold one scalar per task"),
@@ -83,7 +86,7 @@ def test_every_message_names_a_cure():
         (lambda: jaxmtl.initial_loss(3, [1.0, 2.0]), "values holds 2 values, but there are 3"),
         (
             lambda: jaxmtl.initial_loss(2, num_batches=0),
-            "num_batches must be a whole number above 0",
+            "num_batches must be a whole number of at least 1",
         ),
         (lambda: jaxmtl.uncertainty(2, kinds="poisson"), "kinds must be one of regression"),
         (lambda: jaxmtl.uncertainty(2, kinds=["regression"]), "kinds holds 1 values"),

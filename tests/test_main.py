@@ -86,7 +86,7 @@ def test_numbers_that_are_none_are_refused(option, value, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([option, value])
     assert exit_.value.code == 2
-    assert "must be a whole number above 0" in capsys.readouterr().err
+    assert "must be a whole number of at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("finished", [0, 2, 5])

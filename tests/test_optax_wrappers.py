@@ -352,7 +352,7 @@ def test_the_balancer_goes_on_under_another_optimizer(tmp_path):
 # Where they cannot stand: what the user sees. Users have rank promotion allowed.
 
 INSIDE = optax.chain(jaxmtl.normalize(num_tasks=T), optax.adam(0.1))
-CURE = re.escape("belong around what follows the balancer: optax.chain(balancer, optax.MultiSteps")
+CURE = re.escape("around what follows the balancer, such as optax.chain(balancer, optax.MultiSteps")
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,21 @@ def test_before_the_start_the_tasks_present_share_equally_and_the_method_sees_no
     np.testing.assert_allclose(state.task_weights, [0.25, 0.125])
 
 
+def test_priorities_hold_from_the_first_step():
+    late = jaxmtl.prioritise(jaxmtl.vqgan_adaptive([False, True], start=1), [5.0, 2.0])
+    warmed = jaxmtl.prioritise(jaxmtl.warm_up(jaxmtl.static([1.0, 1.0]), 1), [1.0, 10.0])
+    final = jaxmtl.warm_up(jaxmtl.prioritise(jaxmtl.static([1.0, 1.0]), [1.0, 10.0]), 1)
+    for balancer, expected in [
+        (late, [[5, 0], [5, 1.6]]),
+        (warmed, [[0.5, 5], [1, 10]]),
+        (final, [[0.5, 0.5], [1, 10]]),
+    ]:
+        state = balancer.init(jnp.zeros(2))
+        for weights in expected:
+            updates, state = balancer.update(jnp.eye(2), state)
+            np.testing.assert_allclose(updates, weights, rtol=1e-6)
+
+
 def test_start_and_period_go_together():
     for balancer in (
         jaxmtl.warm_up(jaxmtl.every(jaxmtl.mgda(num_tasks=3), 2), 1),
@@ -169,6 +184,16 @@ def test_both_routes_agree_at_every_step(method, wrap):
         params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grad)
 
 
+def test_names_in_aux_do_not_reach_the_choice():
+    def with_aux(x):
+        return {"a": jnp.sum(x**2), "b": jnp.sum(x)}, {"name": "s", "twice": 2 * x}
+
+    balancer = jaxmtl.every(jaxmtl.mgda(num_tasks=2), 2)
+    route = jaxmtl.value_and_balanced_grad(with_aux, balancer, has_aux=True)
+    (_, aux), _, _ = route(balancer.init(jnp.zeros(2)), jnp.ones(2))
+    assert aux["name"] == "s"
+
+
 def dots(jaxpr, name):
     """Count the primitives of a name in the branches of the outermost cond."""
     (cond,) = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "cond"]
@@ -214,8 +239,26 @@ def test_they_work_in_chains_and_scans():
         (lambda: jaxmtl.every(jaxmtl.mgda(), 2), "the number of tasks must be known"),
         (lambda: jaxmtl.smooth(jaxmtl.mgda(), 0.5), "smooth keeps an average for each task"),
         (lambda: jaxmtl.smooth(jaxmtl.mgda(num_tasks=2), 1.0), "decay must be a number from 0 to"),
-        (lambda: jaxmtl.every(jaxmtl.mgda(num_tasks=2), 0), "k must be a whole number above 0"),
-        (lambda: jaxmtl.warm_up(jaxmtl.mgda(num_tasks=2), -1), "steps must be a number of at leas"),
+        (
+            lambda: jaxmtl.every(jaxmtl.mgda(num_tasks=2), 0),
+            "k must be a whole number of at least 1",
+        ),
+        (
+            lambda: jaxmtl.warm_up(jaxmtl.mgda(num_tasks=2), -1),
+            "steps must be a whole number of at",
+        ),
+        (
+            lambda: jaxmtl.warm_up(jaxmtl.mgda(num_tasks=2), 1.5),
+            "steps must be a whole number of a",
+        ),
+        (
+            lambda: jaxmtl.warm_up(jaxmtl.vqgan_adaptive([False, True], start=3), 1),
+            "already has a start of its own",
+        ),
+        (
+            lambda: jaxmtl.warm_up(jaxmtl.static({"a": 1, "b": 2}), 1, weights={"a": 1, "c": 2}),
+            "must bear the same names",
+        ),
         (lambda: jaxmtl.warm_up(jaxmtl.gradnorm(2), 1, weights=[1, 2, 3]), "weights holds 3 value"),
         (lambda: jaxmtl.every(optax.adam(0.1), 2), r"balancer must be a jaxmtl.Balancer"),
     ],

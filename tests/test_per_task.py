@@ -159,6 +159,13 @@ def test_the_tasks_see_the_parameters_and_draw_noise_of_their_own():
     params = jnp.array([2.0, 4.0, 6.0])
     updates, _ = decay.update(jnp.zeros((2, 3)), decay.init(params), params)
     np.testing.assert_allclose(updates, [[1, 2, 3]] * 2)
+    here = jnp.array([False, True])
+    updates, _ = decay.update(jnp.zeros((2, 3)), decay.init(params), params, active=here)
+    np.testing.assert_allclose(updates, [[0, 0, 0], [1, 2, 3]])
+    polyak = jaxmtl.per_task(optax.polyak_sgd(), 2)
+    for options in ({}, {"active": here}):
+        updates, _ = polyak.update(jnp.eye(2), polyak.init(params[:2]), value=0.5, **options)
+        np.testing.assert_allclose(updates[1], [0, -0.5])
     noise = jaxmtl.per_task(optax.add_noise(1.0, 0.5, key=0), 2)
     updates, _ = noise.update(jnp.zeros((2, 3)), noise.init(params))
     assert np.all(updates[0] != updates[1])

@@ -1,16 +1,25 @@
-"""The README's example runs as it stands."""
+"""The README's examples run as they stand."""
 
 import re
 from pathlib import Path
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+
+import jaxmtl
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 def test_the_ten_lines_run():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
     def features(params, batch):
         return jnp.tanh(batch @ params["trunk"]["w"])
@@ -21,10 +30,68 @@ def test_the_ten_lines_run():
         "depth_loss": lambda p, b: jnp.mean((features(p, b) @ p["depth"] - 3.0) ** 2),
         "label_loss": lambda p, b: jnp.mean(jnp.logaddexp(0, -features(p, b) @ p["labels"])),
     }
-    exec(code, names)
+    exec(BLOCKS[0], names)
     assert names["opt_state"][0].task_weights.shape == (2,)
     assert np.all(names["opt_state"][0].task_weights > 0)
     assert set(names["losses"]) == {"depth", "labels"}
+
+
+X = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+
+
+class Linen(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(2, name="head")(x)
+
+
+def losses_of(model, batch):
+    outputs = jax.vmap(model)(batch) if isinstance(model, eqx.Module) else model(batch)
+    return {"big": jnp.mean((outputs[:, 0] - 9) ** 2), "small": jnp.mean(outputs[:, 1] ** 2)}
+
+
+def stand_ins(framework):
+    """What a block takes from its surroundings, and one call of its step on them."""
+    balancer = jaxmtl.uncertainty(2)
+    names = {"jax": jax, "optax": optax, "jaxmtl": jaxmtl, "balancer": balancer}
+    optimizer = optax.chain(balancer, optax.adam(0.1))
+    if framework == "nnx":
+        names |= {"losses_of": losses_of, "model": nnx.Linear(3, 2, rngs=nnx.Rngs(0))}
+        return names, lambda n: n["step"](n["model"], n["optimizer"], X)
+    if framework == "equinox":
+        model = eqx.nn.Linear(3, 2, key=jax.random.key(0))
+        state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+        names |= {"losses_of": losses_of, "optimizer": optimizer, "carry": (model, state)}
+
+        def call(n):
+            *n["carry"], losses = n["step"](*n["carry"], X)
+            return losses
+
+        return names, call
+    model = Linen()
+    params = model.init(jax.random.key(0), X)["params"]
+    names["losses_fn"] = lambda p, x: losses_of(lambda x: model.apply({"params": p}, x), x)
+
+    def call(n):
+        create = n["TrainState"].create
+        n.setdefault("carry", create(apply_fn=model.apply, params=params, tx=optimizer))
+        n["carry"], losses = n["step"](n["carry"], X)
+        return losses
+
+    return names, call
+
+
+@pytest.mark.parametrize(
+    ("framework", "mark"),
+    [("nnx", "nnx.Optimizer"), ("linen", "train_state"), ("equinox", "import equinox")],
+)
+def test_the_blocks_for_the_frameworks_train(framework, mark):
+    (code,) = [block for block in BLOCKS if mark in block]
+    names, call = stand_ins(framework)
+    exec(code, names)
+    history = [call(names) for _ in range(40)]
+    for name in ("big", "small"):
+        assert history[-1][name] < history[0][name], name
 
 
 def test_links_and_pictures_are_there():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Preparation, Weighting
-from jaxmtl._checks import check_at_least, optional_num_tasks
+from jaxmtl._checks import check_count, optional_num_tasks
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.gradients._tracking import rows
 
@@ -39,7 +39,7 @@ def trimmed_mean(num_trimmed: int, *, num_tasks: int | None = None) -> Balancer:
       Yin et al., `Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates
       <https://arxiv.org/abs/1803.01498>`_, 2018
     """
-    check_at_least("num_trimmed", num_trimmed, 0)
+    check_count("num_trimmed", num_trimmed, 0)
 
     def check(num: int) -> None:
         if num <= 2 * num_trimmed:

@@ -25,4 +25,7 @@ def equal_cosines(gramian: Array, ratios: Array | None = None) -> tuple[Array, A
     cosines = scaled * per_length[:, None] * per_length[None, :]
     wanted = jnp.sign(length) if ratios is None else jnp.sign(length) * ratios
     x = pseudo_solve(cosines, wanted)
+    # Gradients that cancel have no such direction, and what is left of one is rounding.
+    noise = 8 * len(wanted) * jnp.finfo(x.dtype).eps * (wanted @ wanted)
+    x = jnp.where(wanted @ x > noise, x, 0)
     return x * per_length * scale, length / scale * (cosines @ x)

@@ -27,5 +27,7 @@ def settle(point: Array, weights: Array, active: Array) -> tuple[Array, Array]:
       The new shares, and the new weights, in which absent tasks keep theirs.
     """
     shares = simplex(point, active)
-    total = 1 - jnp.sum(jnp.where(active, 0, weights))
+    # Never quite nothing, or the shares of these tasks would be forgotten.
+    least = len(weights) * jnp.finfo(weights.dtype).eps
+    total = jnp.maximum(1 - jnp.sum(jnp.where(active, 0, weights)), least)
     return shares, jnp.where(active, shares * total, weights)

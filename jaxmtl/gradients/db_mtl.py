@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Preparation, Weighting
 from jaxmtl._checks import check_at_least, check_num_tasks, check_share
-from jaxmtl._gram import reciprocal
+from jaxmtl._gram import only_active, reciprocal
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.gradients._tracking import Tracked, init_tracked, rows, track
 
@@ -28,7 +28,8 @@ def db_mtl(num_tasks: int, *, decay: float = 0.9, decay_power: float = 0.5) -> B
       A balancer that reads the losses and the Gramian. Scale: T g on T identical gradients g of
       losses of one. Degree 1 in the gradients, -1 in the losses. It keeps T times the parameters in
       float32; weights combine the averages, not this step's gradients. A loss or gradient of zero
-      takes no part. The update grows as losses shrink, so let a normalising optimizer follow.
+      takes no part in the step, and moves no average. The update grows as losses shrink, so let a
+      normalising optimizer follow.
 
     Deviations from the paper: averages start at the first gradient, not at zero; no constants are
     added to losses and norms. The paper searches over decay and a power of 0 or 1/2.
@@ -57,9 +58,15 @@ def db_mtl(num_tasks: int, *, decay: float = 0.9, decay_power: float = 0.5) -> B
         per_loss = reciprocal(given.losses)
         dtype = per_loss.dtype
         logs = jax.tree.map(lambda g: g.astype(dtype) * rows(per_loss, g), grads)
+        moving = [
+            jnp.any(leaf != 0, axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(logs)
+        ]
+        takes_part = given.active & jnp.any(jnp.stack(moving), axis=0)
         share: Any = decay / (tracked.seen + 1).astype(dtype) ** decay_power
-        tracked = track(tracked, logs, given.active, share)
-        return tracked.average, tracked.average, tracked
+        tracked = track(tracked, logs, takes_part, share)
+        # An average that only fades would be brought back to full length.
+        present = jax.tree.map(lambda leaf: only_active(takes_part, leaf), tracked.average)
+        return present, present, tracked
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         norms = jnp.sqrt(jnp.diagonal(given.gramian))

@@ -14,7 +14,7 @@ from jaxmtl.gradients._tracking import rows, stacked_zeros
 
 
 class ExcessState(NamedTuple):
-    """Logarithms of the weights up to a constant, and the first excess risk of each task."""
+    """Logarithms of the weights, up to a constant, and the first excess risk of each task."""
 
     logits: Array
     first: Array
@@ -77,9 +77,11 @@ def excess_mtl(num_tasks: int, *, step_size: float = 0.01) -> Balancer:
         excess, active = jnp.diagonal(given.gramian), given.active
         first = jnp.where(state.first > 0, state.first, jnp.where(active, excess, 0))
         logits = state.logits + step_size * excess * reciprocal(first)
-        # Shares do not change, and sums of a million steps keep their precision.
-        logits -= jnp.where(jnp.all(active), jnp.max(logits), 0)
-        logits = jnp.where(active, logits, state.logits)
+        # The tasks present keep their total, so that absent ones do not lose by standing still.
+        total = jax.nn.logsumexp(logits, where=active)
+        before = jax.nn.logsumexp(state.logits, where=active)
+        change = jnp.where(jnp.any(active), before - total, 0)
+        logits = jnp.where(active, logits + change, state.logits)
         return jax.nn.softmax(logits, where=active), ExcessState(logits, first)
 
     return make_balancer(

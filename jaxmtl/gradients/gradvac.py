@@ -36,7 +36,8 @@ def gradvac(num_tasks: int, key: Array | int, *, decay: float = 0.99) -> Balance
     Returns:
       A balancer that reads the Gramian. Scale: T g on T identical gradients g. Degree 1. Targets of
       absent tasks do not move. It may conflict with a task, as PCGrad may. The targets are those of
-      all leaves together, where the paper tries one for each layer.
+      all leaves together, where the paper tries one for each layer. Where many gradients that used
+      to be alike suddenly are not, the turns add up, and the update can be very long: clip it.
 
     Raises:
       ValueError: for a ``decay`` outside [0, 1), or a ``key`` that is none.

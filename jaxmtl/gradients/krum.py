@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Weighting
-from jaxmtl._checks import check_at_least, check_count, optional_num_tasks
+from jaxmtl._checks import check_count, optional_num_tasks
 from jaxmtl._typing import Array, PyTree
 
 
@@ -41,7 +41,7 @@ def krum(num_byzantine: int, *, num_selected: int = 1, num_tasks: int | None = N
       Blanchard et al., `Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent
       <https://papers.nips.cc/paper/6617>`_, 2017
     """
-    check_at_least("num_byzantine", num_byzantine, 0)
+    check_count("num_byzantine", num_byzantine, 0)
     check_count("num_selected", num_selected)
 
     def check(num: int) -> None:

@@ -106,7 +106,7 @@ def ntk_traces(
       Smoothing Splines <https://doi.org/10.1080/03610919008812866>`_, 1990
     """
     check_count("num_probes", num_probes)
-    residuals, pull_back = jax.vjp(residuals_fn, params)
+    residuals, pull_back = jax.vjp(lambda p: jax.tree.map(jnp.asarray, residuals_fn(p)), params)
     leaves, treedef = jax.tree.flatten(residuals)
     dtype = solve_dtype(jax.tree.leaves(params))
 

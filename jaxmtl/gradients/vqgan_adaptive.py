@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Timing, Weighting
-from jaxmtl._checks import check_at_least, task_names, task_vector
+from jaxmtl._checks import check_at_least, check_count, task_names, task_vector
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, PyTree, TaskVector
 
@@ -55,8 +55,9 @@ def vqgan_adaptive(
             f"adversary must say with one bool a task whether it is adversarial, but it is"
             f" {adversary!r}."
         )
-    for name, value in {"scale": scale, "max_ratio": max_ratio, "start": start}.items():
-        check_at_least(name, value, 0)
+    check_at_least("scale", scale, 0)
+    check_at_least("max_ratio", max_ratio, 0)
+    check_count("start", start, 0)
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         gram, is_adversary = given.gramian, jnp.asarray(mask)

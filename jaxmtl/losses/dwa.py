@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Weighting
-from jaxmtl._checks import check_count, check_num_tasks
+from jaxmtl._checks import check_above, check_count, check_num_tasks
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
 
@@ -45,7 +45,8 @@ def dwa(num_tasks: int, *, window: int, temperature: float = 2.0) -> Balancer:
       window counts the steps in which it was present.
 
     Raises:
-      ValueError: where ``window`` is not a positive int; at update, where ``losses`` are missing.
+      ValueError: where ``window`` is not a positive int or ``temperature`` not above zero; at
+        update, where ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -62,6 +63,7 @@ def dwa(num_tasks: int, *, window: int, temperature: float = 2.0) -> Balancer:
     """
     check_num_tasks(num_tasks)
     check_count("window", window)
+    check_above("temperature", temperature, 0)
 
     def init(dtype: jnp.dtype) -> DWAState:
         zeros = jnp.zeros(num_tasks, dtype)

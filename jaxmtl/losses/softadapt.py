@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Weighting
-from jaxmtl._checks import check_choice, check_num_tasks
+from jaxmtl._checks import check_choice, check_finite, check_num_tasks
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
 from jaxmtl.losses._softmax import softmax
@@ -67,6 +67,7 @@ def softadapt(num_tasks: int, *, beta: float = 0.1, variant: str = "original") -
       Networks with Multi-Part Loss Functions <https://arxiv.org/abs/1912.12355>`_, 2019
     """
     check_num_tasks(num_tasks)
+    check_finite("beta", beta)
     check_choice("variant", variant, ("original", "normalized", "loss_weighted"))
 
     def init(dtype: jnp.dtype) -> SoftAdaptState:

@@ -32,10 +32,11 @@ def simplex(point: Array, active: Array | None = None) -> Array:
     """
     if point.ndim != 1:
         raise ValueError(f"point must have shape (T,), but it has {point.shape}.")
-    if active is None:
-        return optax.projections.projection_simplex(point)
-    # An entry two below the largest never reaches the simplex.
+    active = jnp.ones(point.shape, bool) if active is None else active
+    # An entry two below the largest never reaches the simplex, and where all are between the two
+    # the sums keep their precision, whatever the size of the point.
     largest = jnp.max(jnp.where(active, point, -jnp.inf))
-    largest = jnp.where(jnp.any(active), largest, 0)
-    below = jnp.where(active, point, largest - 2)
-    return jnp.where(active, optax.projections.projection_simplex(below), 0)
+    depth = point - jnp.where(jnp.any(active), largest, 0)
+    shifted = jnp.where(active, jnp.maximum(depth, -2), -2)
+    nearest = optax.projections.projection_simplex(shifted).astype(point.dtype)
+    return jnp.where(active, nearest, 0)

@@ -220,7 +220,72 @@ def test_too_few_tasks_for_robustness():
         (lambda: jaxmtl.krum(0, num_selected=3, num_tasks=2), "at least 3 tasks, but there are 2"),
         (lambda: jaxmtl.krum(2).update(jnp.eye(3), jaxmtl.krum(2).init(jnp.zeros(3))), "least 5"),
         (lambda: jaxmtl.trimmed_mean(1, num_tasks=2), "more than 2 tasks, but there are 2"),
-        (lambda: jaxmtl.krum(-1), "num_byzantine must be a number of at least 0"),
+        (lambda: jaxmtl.krum(-1), "num_byzantine must be a whole number of at least 0"),
     ]:
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def test_excess_mtl_loses_nothing_while_a_task_is_away():
+    """Renormalised among the tasks present, as if the absent one were not there."""
+    rng = np.random.default_rng(0)
+    stacks, here = rng.normal(size=(400, 2, 5)), rng.random(400) < 0.25
+    active = np.stack([np.ones(400, bool), here], axis=1)
+    _, weights, _ = run(jaxmtl.excess_mtl(2, step_size=0.1), stacks, active=active)
+    sums, w, first = np.zeros((2, 5)), np.full(2, 0.5), np.zeros(2)
+    for t, j in enumerate(stacks.astype(np.float32).astype(np.float64)):
+        a = active[t]
+        sums[a] += j[a] ** 2
+        excess = np.sum(j**2 / np.sqrt(np.where(sums > 0, sums, 1)), axis=1)
+        first = np.where((first == 0) & a, excess, first)
+        grown = w[a] * np.exp(0.1 * excess[a] / first[a])
+        w[a] = grown / grown.sum() * w[a].sum()
+        np.testing.assert_allclose(weights[t][a], w[a] / w[a].sum(), rtol=2e-3)
+    assert 0.1 < w[1] < 0.9
+
+
+@pytest.mark.parametrize("name", ["moco", "modo"])
+def test_shares_are_learned_even_where_the_present_tasks_had_no_weight(name):
+    balancer = getattr(jaxmtl, name)(3, step_size=1.0)
+    state = balancer.init(jnp.zeros(2))
+    update = jax.jit(lambda j, s, a: balancer.update(j, s, active=a, independent_grads=(j, j)))
+    first = jnp.array([[1.0, 0.0], [2.0, 0.5], [3.0, -0.5]])
+    for _ in range(100):
+        _, state = update(first, state, jnp.array([True, True, True]))
+    np.testing.assert_allclose(state.task_weights, [1, 0, 0], atol=1e-6)
+    second = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    for _ in range(200):
+        _, state = update(second, state, jnp.array([False, True, True]))
+    np.testing.assert_allclose(state.task_weights, [0, 0.2, 0.8], atol=1e-3)
+
+
+def test_modo_with_a_batch_of_tiny_gradients_stays_on_the_simplex():
+    balancer, g = jaxmtl.modo(2), jnp.eye(2)
+    _, state = balancer.update(
+        1e-5 * g,
+        balancer.init(jnp.zeros(2)),
+        active=jnp.array([True, False]),
+        independent_grads=(-g, g),
+    )
+    np.testing.assert_array_equal(state.task_weights, [1, 0])
+
+
+def test_db_mtl_drops_a_task_whose_gradient_or_loss_is_zero():
+    balancer = jaxmtl.db_mtl(2, decay_power=0.0)
+    state = balancer.init(jnp.zeros(2))
+    _, state = balancer.update(jnp.eye(2), state, losses=jnp.ones(2))
+    for grads, losses in [(jnp.diag(jnp.array([1.0, 0.0])), [1.0, 1.0]), (jnp.eye(2), [1.0, 0.0])]:
+        updates, state = balancer.update(grads, state, losses=jnp.array(losses))
+        np.testing.assert_allclose(updates, [1, 0], rtol=1e-6)
+        np.testing.assert_allclose(state.preparation.average[1], [0, 1])
+
+
+def test_a_state_that_does_not_fit_is_refused():
+    balancer = jaxmtl.moco(2)
+    for grads, params in [
+        (jnp.array([1.0, 2.0]), jnp.zeros(2)),
+        (jnp.eye(2), jnp.zeros(1)),
+        ({"a": jnp.eye(2)}, {"b": jnp.zeros(2)}),
+    ]:
+        with pytest.raises(ValueError, match="The balancer's state does not fit the gradients"):
+            balancer.update(grads, balancer.init(params))

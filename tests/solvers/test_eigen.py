@@ -23,7 +23,7 @@ def test_small_eigenvalues_are_as_exact_as_large_ones(num, spread):
         found = solve(jnp.asarray(gram))
         exact = np.linalg.eigvalsh(gram.astype(np.float64))
         np.testing.assert_allclose(np.sort(found.values), exact, rtol=3e-6)
-        assert found.residual <= 1
+        assert found.residual < 2
         assert found.iterations <= 10
         v = np.asarray(found.vectors, np.float64)
         np.testing.assert_allclose(v.T @ v, np.eye(num), atol=3e-6)
@@ -42,7 +42,7 @@ def test_the_usual_eigenvalues_are_not_that_exact():
     assert worst > 1e-3
 
 
-@pytest.mark.parametrize("scale", [1e-24, 1.0, 1e24])
+@pytest.mark.parametrize("scale", [1e-31, 1.0, 1e30])
 def test_rank_is_found_whatever_the_lengths(scale):
     rng = np.random.default_rng(1)
     for rank in range(4):
@@ -92,3 +92,20 @@ def test_simplex_of_some_entries():
     assert np.all(np.asarray(simplex(jnp.asarray(point), jnp.zeros(4, bool))) == 0)
     with pytest.raises(ValueError, match=r"point must have shape \(T,\), but it has \(2, 2\)"):
         simplex(jnp.ones((2, 2)))
+
+
+@pytest.mark.parametrize("active", [None, np.array([True, True, False])])
+@pytest.mark.parametrize("size", [1e-30, 1e8, 1e30])
+def test_simplex_of_any_size(size, active):
+    point = size * np.array([-1.0, -1.0, 5.0], np.float32)
+    expected = [0, 0, 1] if active is None else [0.5, 0.5, 0]
+    if size < 1:
+        expected = [1 / 3] * 3 if active is None else expected
+    found = simplex(jnp.asarray(point), None if active is None else jnp.asarray(active))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_float32_stays_float32_in_x64_mode():
+    with jax.enable_x64(True):
+        assert simplex(jnp.ones(3, jnp.float32)).dtype == jnp.float32
+        assert eigen(jnp.eye(3, dtype=jnp.float32)).values.dtype == jnp.float32

@@ -1,0 +1,94 @@
+"""Losses outside the balancing, with constant weights of their own."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmtl._balancer import rebuild
+from jaxmtl._base import Balancer, Given, Weighting, check_balancer
+from jaxmtl._checks import constant_vector, leaf_path
+from jaxmtl._typing import Array, PyTree
+
+
+def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
+    """Balance some losses, and add the others with constant weights.
+
+    Regularisers and smoothness priors belong outside: their size is a choice, and a method would
+    turn them up as soon as they are small. The method sees the balanced losses only: neither loss
+    nor gradient of a fixed one enters a norm, a conflict or an average.
+
+    Args:
+      balancer: any balancer that does not keep or mask the gradients themselves.
+      weights: one entry for each loss, in a tree like the losses: "balanced", or a number, such as
+        ``{"depth": "balanced", "labels": "balanced", "smoothness": 0.1}``.
+
+    Returns:
+      A balancer for all these losses. With ``balancer`` alone on the balanced ones it shares scale,
+      degree and promises, as far as those are concerned.
+
+    Raises:
+      ValueError: where an entry is neither, none is "balanced", or their number is not what the
+        balancer was built for; for a balancer that works on the gradients themselves.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> kinds = {"a": "balanced", "b": "balanced", "decay": 0.1}
+      >>> balancer = jaxmtl.with_fixed(jaxmtl.normalize(), kinds)
+      >>> grads = jnp.array([[3.0, 0.0], [0.0, 5.0], [10.0, 10.0]])
+      >>> updates, _ = balancer.update(grads, balancer.init(jnp.zeros(2)))
+      >>> print(updates)
+      [2. 2.]
+    """
+    check_balancer(balancer)
+    inner = balancer.weighting
+    if balancer.preparation is not None or "cross_gramian" in inner.reads:
+        raise ValueError(
+            "with_fixed serves balancers that turn losses and Gramian into weights, but this one"
+            " works on the gradients themselves: add the gradient of the fixed losses after it."
+        )
+    entries = jax.tree.leaves_with_path(weights)
+    balanced = np.array([value == "balanced" for _, value in entries])
+    numbers = [value for _, value in entries if value != "balanced"]
+    if not balanced.any() or any(isinstance(value, str) for value in numbers):
+        raise ValueError(
+            'weights must hold "balanced" or a number for each loss, and at least one "balanced",'
+            f" but it is {weights!r}."
+        )
+    if inner.num_tasks not in (None, balanced.sum()):
+        raise ValueError(
+            f'weights holds {balanced.sum()} times "balanced", but the balancer was built for'
+            f" {inner.num_tasks} tasks: build it with num_tasks={balanced.sum()}."
+        )
+    names = tuple(leaf_path(path) for path, _ in entries)
+    named = not all(name.isdigit() for name in names)
+    kept = tuple(name for name, b in zip(names, balanced, strict=True) if b)
+    if inner.names not in (None, kept):
+        raise ValueError(
+            "The balanced losses must bear the names that the balancer knows, but they are"
+            f" {', '.join(kept)} in weights and {', '.join(inner.names)} in the balancer."
+        )
+    constants = np.zeros(len(entries))
+    if numbers:
+        constants[~balanced] = constant_vector("weights", np.array(numbers))
+    rows = np.flatnonzero(balanced)
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        def of_balanced(vector: Any) -> Any:
+            return None if vector is None else vector[rows]
+
+        gram = given.gramian
+        reduced = Given(
+            of_balanced(given.losses),
+            None if gram is None else gram[np.ix_(rows, rows)],
+            given.active[rows],
+            extra={name: vector[rows] for name, vector in given.extra.items()},
+        )
+        some, state = inner.update(reduced, state)
+        return jnp.asarray(constants, some.dtype).at[rows].set(some), state
+
+    weighting = Weighting(
+        inner.init, update, inner.reads, len(entries), names if named else None, inner.extra
+    )
+    return rebuild(balancer, weighting=weighting)

@@ -1,0 +1,211 @@
+"""What the Gramian tells of a step: conflicts, sizes, and how the update serves each task.
+
+>>> import jax.numpy as jnp, optax, jaxmtl
+>>> balancer = jaxmtl.report_only(jaxmtl.mgda(num_tasks=2))
+>>> optimizer = optax.chain(balancer, optax.sgd(0.1))
+>>> opt_state = optimizer.init(jnp.zeros(2))
+>>> losses = {"near": jnp.array(1.0), "far": jnp.array(2.0)}
+>>> _, opt_state = optimizer.update(jnp.array([[1.0, 0.0], [-1.0, 1.0]]), opt_state, losses=losses)
+>>> report = jaxmtl.find_state(opt_state).method.report
+>>> float(report.conflicts)
+1.0
+>>> jaxmtl.by_task(losses, report.norms.round(2))
+{'far': Array(1., dtype=float32), 'near': Array(1.41, dtype=float32)}
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmtl._balancer import rebuild
+from jaxmtl._base import Balancer, BalancerState, Given, check_balancer
+from jaxmtl._checks import task_vector
+from jaxmtl._gram import reciprocal
+from jaxmtl._typing import Array, PyTree
+from jaxmtl.solvers.min_norm import min_norm
+
+
+class Report(NamedTuple):
+    """What the Gramian tells of a step; values of absent tasks are zero.
+
+    Attributes:
+      norms: (T,) lengths of the gradients.
+      cosines: (T, T) cosines between them.
+      conflicts: share of the pairs with a negative cosine.
+      norm_ratio: longest over shortest gradient.
+      similarity: mean over pairs of 2 n_i n_j / (n_i^2 + n_j^2), 1 where all are equally long.
+      update_cosines: (T,) cosine of the update with each gradient; below zero, that loss rises.
+      stationarity: length of the shortest convex combination of the gradients divided by their
+        lengths: 0 at a Pareto-stationary point, at most 1.
+    """
+
+    norms: Array
+    cosines: Array
+    conflicts: Array
+    norm_ratio: Array
+    similarity: Array
+    update_cosines: Array
+    stationarity: Array
+
+
+class Reported(NamedTuple):
+    """The report of the last step, and the method's own state."""
+
+    report: Report
+    method: PyTree
+
+
+def report(gramian: Array, weights: Array) -> Report:
+    """Say what a Gramian and the task weights tell of a step.
+
+    Args:
+      gramian: (T, T) inner products of the gradients.
+      weights: (T,) task weights.
+
+    Returns:
+      A ``Report``. A gradient of zero has cosines of zero and takes no part in ratios and pairs.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxmtl.diagnostics import report
+      >>> found = report(jnp.array([[4.0, -1.0], [-1.0, 1.0]]), jnp.array([0.5, 0.5]))
+      >>> print(found.norms, found.cosines[0, 1], found.norm_ratio, found.similarity)
+      [2. 1.] -0.5 2.0 0.8
+    """
+    if gramian.shape != 2 * weights.shape:
+        raise ValueError(
+            f"gramian must have shape (T, T) for weights of shape (T,), but they have"
+            f" {gramian.shape} and {weights.shape}."
+        )
+    with jax.default_matmul_precision("highest"):
+        norms = jnp.sqrt(jnp.diagonal(gramian))
+        inverse = reciprocal(norms)
+        cosines = gramian * inverse[:, None] * inverse[None, :]
+        there = norms > 0
+        pairs = there[:, None] & there[None, :] & ~jnp.eye(len(norms), dtype=bool)
+        count = jnp.maximum(jnp.sum(pairs), 1)
+        # Of ratios at most one, so that no square leaves the range of float32.
+        ratio = jnp.minimum(norms[:, None] * inverse[None, :], norms[None, :] * inverse[:, None])
+        along = cosines @ (weights * norms)
+        length = jnp.sqrt(jnp.maximum((weights * norms) @ along, 0))
+        shortest = jnp.min(jnp.where(there, norms, jnp.inf))
+        point = min_norm(cosines, there)
+        found = jnp.sqrt(jnp.maximum(point.weights @ (cosines @ point.weights), 0))
+    return Report(
+        norms,
+        cosines,
+        jnp.sum(jnp.where(pairs, cosines < 0, False)) / count.astype(norms.dtype),
+        jnp.where(jnp.any(there), jnp.max(norms) / shortest, 0),
+        jnp.sum(jnp.where(pairs, 2 * ratio / (1 + ratio**2), 0)) / count.astype(norms.dtype),
+        along * reciprocal(length),
+        jnp.where(jnp.any(there), found, 0),
+    )
+
+
+def report_only(balancer: Balancer) -> Balancer:
+    """Keep a ``Report`` of every step in the state, and change nothing else.
+
+    Args:
+      balancer: any balancer that was told ``num_tasks``. One that reads the losses only has the
+        Gramian measured for the report, and so needs stacked gradients.
+
+    Returns:
+      A balancer with the same updates; ``find_state(opt_state).method.report`` is the report.
+
+    Raises:
+      ValueError: where the balancer does not know T.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.report_only(jaxmtl.equal(num_tasks=2))
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> updates, state = balancer.update(jnp.array([[3.0, 0.0], [-1.0, 0.0]]), state)
+      >>> print(updates, state.method.report.update_cosines)  # the second loss rises
+      [1. 0.] [ 1. -1.]
+    """
+    check_balancer(balancer)
+    inner = balancer.weighting
+    num = inner.num_tasks
+    if num is None:
+        raise ValueError(
+            "report_only keeps a number for each task, and so needs their number: build the method"
+            " with it, such as jaxmtl.mgda(num_tasks=3)."
+        )
+
+    def init(dtype: jnp.dtype) -> Reported:
+        zero, vector, matrix = (jnp.zeros(shape, dtype) for shape in ((), (num,), (num, num)))
+        start = Report(vector, matrix, zero, zero, zero, vector, zero)
+        return Reported(start, inner.init(dtype))
+
+    def update(given: Given, state: Reported) -> tuple[Array, Reported]:
+        weights, method = inner.update(given, state.method)
+        seen = report(
+            given.gramian, jnp.where(given.active, weights, 0).astype(given.gramian.dtype)
+        )
+        return weights, Reported(seen, method)
+
+    reads = inner.reads | {"gramian"}
+    return rebuild(balancer, weighting=inner._replace(init=init, update=update, reads=reads))
+
+
+def find_state(opt_state: PyTree) -> BalancerState:
+    """Find the balancer's state in the state of any optimizer that contains it.
+
+    Args:
+      opt_state: the state of a chain, named chain, wrapper and so on.
+
+    Returns:
+      The ``BalancerState``.
+
+    Raises:
+      ValueError: where there is none, or more than one.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl, optax
+      >>> optimizer = optax.chain(jaxmtl.equal(num_tasks=2), optax.adam(1e-3))
+      >>> print(jaxmtl.find_state(optimizer.init(jnp.zeros(2))).task_weights)
+      [0. 0.]
+    """
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, BalancerState))
+    found = [leaf for leaf in leaves if isinstance(leaf, BalancerState)]
+    if len(found) != 1:
+        raise ValueError(
+            f"opt_state must hold the state of one balancer, but it holds {len(found)}: pass the"
+            " state of an optimizer such as optax.chain(jaxmtl.mgda(), optax.adam(1e-3))."
+        )
+    return found[0]
+
+
+def by_task(losses: PyTree, values: Array) -> PyTree:
+    """Give one number a task the names of the losses.
+
+    Args:
+      losses: the losses, a tree of scalars (or a (T,) array, which has no names).
+      values: (T, ...) task weights, norms, or rows of cosines.
+
+    Returns:
+      A tree like ``losses`` of the tasks' values; ``values`` itself where there are no names.
+
+    Raises:
+      ValueError: where their numbers differ.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> named = jaxmtl.by_task({"depth": 1.0, "labels": 2.0}, jnp.array([0.25, 0.75]))
+      >>> {name: float(weight) for name, weight in named.items()}
+      {'depth': 0.25, 'labels': 0.75}
+    """
+    leaves, treedef = jax.tree.flatten(losses)
+    num = task_vector("losses", losses).shape[0]
+    if values.shape[:1] != (num,):
+        raise ValueError(
+            f"values must have one entry for each of the {num} losses, but its shape is"
+            f" {values.shape}."
+        )
+    if len(leaves) == 1 and jnp.ndim(leaves[0]) == 1:
+        return values
+    return jax.tree.unflatten(treedef, list(values))

@@ -1,0 +1,283 @@
+"""The routes of value_and_balanced_grad: less memory, chunks, features; the same gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+
+import jaxmtl
+from jaxmtl import _backward
+from jaxmtl.methods import METHODS
+from tests.references import gradients, min_norm_weights, relative_error
+
+LEAN = [
+    n
+    for n, m in METHODS.items()
+    if not m.needs and m.make(3, jax.random.key(0)).preparation is None
+]
+PARAMS = {
+    "trunk": jnp.asarray(gradients(0, 6, 5), jnp.float32),
+    "heads": jnp.asarray(gradients(1, 3, 6), jnp.float32),
+}
+X = jnp.asarray(gradients(2, 7, 5), jnp.float32)
+
+
+def losses_fn(params, x):
+    h = jnp.tanh(3 * x @ params["trunk"].T)
+    out = h @ params["heads"].T
+    return {
+        "a": jnp.mean((out[:, 0] - 1) ** 2),
+        "b": 5 * jnp.mean(jnp.abs(out[:, 1] + 2)),
+        "c": 0.1 + jnp.mean(jnp.exp(-out[:, 2])),
+    }
+
+
+def as_vector(tree):
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
+
+
+@pytest.mark.parametrize("name", LEAN)
+def test_lean_gives_the_same_gradient(name):
+    balancer = METHODS[name].make(3, jax.random.key(3))
+    shared = jaxmtl.on_shared(balancer, {"trunk": True, "heads": False})
+
+    @jax.jit
+    def both(state, params):
+        lean = jaxmtl.value_and_balanced_grad(losses_fn, shared, memory="lean")
+        losses, grads = jaxmtl.value_and_task_grads(losses_fn)(params, X)
+        return lean(state, params, X), shared.update(grads, state, params, losses=losses)
+
+    (_, grad, state), (expected, expected_state) = both(shared.init(PARAMS), PARAMS)
+    assert relative_error(as_vector(grad), as_vector(expected)) < 1e-5
+    np.testing.assert_allclose(state.task_weights, expected_state.task_weights, rtol=1e-4)
+
+
+def test_lean_with_absent_tasks_and_held_weights():
+    balancer = jaxmtl.every(jaxmtl.mgda(num_tasks=3), 2)
+    lean = jax.jit(jaxmtl.value_and_balanced_grad(losses_fn, balancer, memory="lean"))
+    stacked = jax.jit(jaxmtl.value_and_balanced_grad(losses_fn, balancer))
+    state = other = balancer.init(PARAMS)
+    for active in ([True, False, True], [True, True, False], [True, True, True]):
+        _, grad, state = lean(state, PARAMS, X, active=jnp.array(active))
+        _, expected, other = stacked(other, PARAMS, X, active=jnp.array(active))
+        assert relative_error(as_vector(grad), as_vector(expected)) < 1e-5
+
+
+def test_lean_shows_a_nan_even_of_an_absent_task():
+    """Its last pass goes through all losses at once, and zero times NaN is NaN."""
+
+    def broken(params, x):
+        losses = losses_fn(params, x)
+        return losses | {"b": jnp.sqrt(losses["b"] - 1e6)}
+
+    balancer = jaxmtl.mgda(num_tasks=3)
+    state = balancer.init(PARAMS)
+    active = jnp.array([True, False, True])
+    lean = jaxmtl.value_and_balanced_grad(broken, balancer, memory="lean")
+    _, grad, new_state = lean(state, PARAMS, X, active=active)
+    assert np.isnan(as_vector(grad)).any()
+    np.testing.assert_array_equal(new_state.task_weights, [0, 0, 0])
+
+
+def mlp(num_tasks, width=256, depth=6):
+    keys = jax.random.split(jax.random.key(0), depth + 1)
+    params = {f"w{i}": jax.random.normal(k, (width, width)) / 16 for i, k in enumerate(keys[:-1])}
+    params["heads"] = jax.random.normal(keys[-1], (width, num_tasks))
+
+    def losses(params, x):
+        for i in range(depth):
+            x = jnp.tanh(x @ params[f"w{i}"])
+        return jnp.mean((x @ params["heads"]) ** 2, axis=0)
+
+    return params, losses, jnp.ones((8, width))
+
+
+@pytest.mark.parametrize("num_tasks", [2, 16, 64])
+def test_lean_memory_does_not_grow_with_the_tasks(num_tasks):
+    """Temporary memory within 2.5 times a plain gradient's, and the parameters."""
+    params, losses, x = mlp(num_tasks)
+    balancer = jaxmtl.normalize(num_tasks=num_tasks)
+    plain = jax.jit(jax.grad(lambda p: jnp.sum(losses(p, x))))
+    lean = jax.jit(jaxmtl.value_and_balanced_grad(losses, balancer, memory="lean"))
+    stacked = jax.jit(jaxmtl.value_and_balanced_grad(losses, balancer))
+
+    def temporary(function, *args):
+        return function.lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    state = balancer.init(params)
+    allowed = 2.5 * temporary(plain, params) + size
+    assert temporary(lean, state, params, x) <= allowed
+    if num_tasks == 64:
+        assert temporary(stacked, state, params, x) > 5 * allowed
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5])
+def test_chunks_change_nothing(chunk_size):
+    losses, expected = jax.jit(jaxmtl.value_and_task_grads(losses_fn))(PARAMS, X)
+    chunked = jax.jit(jaxmtl.value_and_task_grads(losses_fn, chunk_size=chunk_size))
+    value, grads = chunked(PARAMS, X)
+    np.testing.assert_allclose(value["b"], losses["b"], rtol=1e-6)
+    assert relative_error(as_vector(grads), as_vector(expected)) < 1e-6
+
+
+def conv_losses(params, x):
+    h = lax.conv_general_dilated(
+        x, params["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    out = jnp.mean(jax.nn.relu(h), axis=(1, 2)) @ params["heads"]
+    return {"a": jnp.mean((out[:, 0] - 1) ** 2), "b": jnp.mean(jnp.abs(out[:, 1] + 1))}
+
+
+CONV = {"w": 0.3 * jax.random.normal(jax.random.key(1), (3, 3, 2, 4)), "heads": jnp.ones((4, 2))}
+IMAGES = jax.random.normal(jax.random.key(2), (3, 8, 8, 2))
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 1}, {"memory": "lean"}])
+def test_convolutions_stay_out_of_loops_and_branches_on_cpu(options):
+    balancer = jaxmtl.every(jaxmtl.mgda(num_tasks=2), 2)
+    route = jaxmtl.value_and_balanced_grad(conv_losses, balancer, **options)
+    state = balancer.init(CONV)
+
+    def inside(jaxpr, hidden=False):
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "conv_general_dilated" and hidden:
+                yield eqn
+            below = hidden or eqn.primitive.name in ("cond", "while", "scan")
+            for value in jax.tree.leaves(list(eqn.params.values())):
+                value = getattr(value, "jaxpr", value)
+                if hasattr(value, "eqns"):
+                    yield from inside(value, below)
+
+    assert not list(inside(jax.make_jaxpr(route)(state, CONV, IMAGES).jaxpr))
+    losses, grads = jaxmtl.value_and_task_grads(conv_losses)(CONV, IMAGES)
+    expected, _ = balancer.update(grads, state, losses=losses)
+    _, grad, _ = jax.jit(route)(state, CONV, IMAGES)
+    assert relative_error(as_vector(grad), as_vector(expected)) < 1e-5
+
+
+def test_a_convolution_inside_a_function_is_seen():
+    assert _backward.loops_are_slow(jax.jit(conv_losses), CONV, IMAGES)
+    assert _backward.loops_are_slow(
+        lambda p, x: lax.map(lambda i: conv_losses(p, x + i), jnp.ones(2)), CONV, IMAGES
+    )
+    assert not _backward.loops_are_slow(losses_fn, PARAMS, X)
+
+
+def encode(shared, x):
+    return {"h": jnp.tanh(3 * x @ shared.T)}
+
+
+def decode(heads, features, x):
+    out = features["h"] @ heads.T
+    return {"a": jnp.mean((out[:, 0] - 1) ** 2), "b": jnp.mean(jnp.abs(out[:, 1] + 2 * x[:, 0]))}
+
+
+HEADS = PARAMS["heads"][:2]
+
+
+def test_features_weigh_at_the_representation():
+    balancer = jaxmtl.mgda(num_tasks=2)
+    step = jax.jit(jaxmtl.value_and_features_grad(encode, decode, balancer))
+    shared = PARAMS["trunk"]
+    losses, (shared_grad, heads_grad), state = step(balancer.init(shared), shared, HEADS, X)
+    features = encode(shared, X)
+    rows = [
+        jax.grad(lambda f, name=name: decode(HEADS, f, X)[name])(features)["h"] for name in "ab"
+    ]
+    weights = min_norm_weights(np.array([np.asarray(row, np.float64).ravel() for row in rows]))
+    np.testing.assert_allclose(state.task_weights, weights, atol=1e-5)
+
+    def weighted(shared, heads):
+        value = decode(heads, encode(shared, X), X)
+        return weights[0] * value["a"] + weights[1] * value["b"]
+
+    expected = jax.grad(weighted)(shared, HEADS)
+    assert relative_error(as_vector(shared_grad), as_vector(expected)) < 1e-4
+    own = jax.grad(lambda h: sum(decode(h, features, X).values()))(HEADS)
+    assert relative_error(as_vector(heads_grad), as_vector(own)) < 1e-6
+    np.testing.assert_allclose(losses["a"], decode(HEADS, features, X)["a"], rtol=1e-6)
+
+
+def test_features_with_an_absent_task():
+    balancer = jaxmtl.upgrad(num_tasks=2)
+    step = jaxmtl.value_and_features_grad(encode, decode, balancer)
+    active = {"a": jnp.array(False), "b": jnp.array(True)}
+    state, shared = balancer.init(PARAMS["trunk"]), PARAMS["trunk"]
+    _, (shared_grad, heads_grad), _ = step(state, shared, HEADS, X, active=active)
+    expected = jax.grad(lambda s: decode(HEADS, encode(s, X), X)["b"])(shared)
+    assert relative_error(as_vector(shared_grad), as_vector(expected)) < 1e-5
+    assert np.all(np.asarray(heads_grad[0]) == 0)
+    assert np.any(np.asarray(heads_grad[1]) != 0)
+
+
+def test_features_need_one_pass_through_the_encoder():
+    params = jnp.ones((6, 5))
+
+    def marked(shared, x):
+        return jnp.sin(x @ shared.T)
+
+    def heads_of(heads, features, x):
+        return jnp.mean(features @ heads, axis=0)
+
+    balancer = jaxmtl.mgda(num_tasks=8)
+    step = jaxmtl.value_and_features_grad(marked, heads_of, balancer)
+    text = str(jax.make_jaxpr(step)(balancer.init(params), params, jnp.ones((6, 8)), X))
+    assert "f32[8,6,5]" not in text
+    assert "f32[8,7,6]" in text
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: jaxmtl.value_and_balanced_grad(losses_fn, jaxmtl.moco(3), memory="lean"),
+            "no more of the gradients than their Gramian",
+        ),
+        (
+            lambda: jaxmtl.value_and_balanced_grad(losses_fn, jaxmtl.mgda(), memory="little"),
+            "memory must be one of stacked, lean",
+        ),
+        (
+            lambda: jaxmtl.value_and_task_grads(losses_fn, chunk_size=0),
+            "chunk_size must be a whole number of at least 1",
+        ),
+        (
+            lambda: jaxmtl.value_and_features_grad(
+                encode, decode, jaxmtl.on_shared(jaxmtl.mgda(), True)
+            ),
+            "pass the balancer without on_shared",
+        ),
+        (
+            lambda: jaxmtl.value_and_features_grad(encode, decode, jaxmtl.moco(2))(
+                jaxmtl.moco(2).init(PARAMS["trunk"]), PARAMS["trunk"], HEADS, X
+            ),
+            "gradients of features belong to a batch",
+        ),
+        (
+            lambda: jaxmtl.value_and_balanced_grad(losses_fn, jaxmtl.mgda())(
+                jaxmtl.mgda().init(PARAMS), PARAMS, X, extra=[1]
+            ),
+            "extra must be a dict",
+        ),
+    ],
+)
+def test_misuse_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_microbatches_accumulate_stacked_gradients():
+    """One balance of the whole batch's gradients, made from pieces of it."""
+    full = jaxmtl.value_and_task_grads(losses_fn)
+    _, expected = jax.jit(full)(PARAMS, X[:6])
+    pieces = optax.microbatch(
+        lambda params, x: full(params, x)[1],
+        argnums=1,
+        microbatch_size=2,
+        accumulator=optax.microbatching.AccumulationType.MEAN,
+    )
+    grads = jax.jit(pieces)(PARAMS, X[:6])
+    assert relative_error(as_vector(grads), as_vector(expected)) < 1e-5
