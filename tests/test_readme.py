@@ -34,6 +34,10 @@ def test_the_ten_lines_run():
     assert names["opt_state"][0].task_weights.shape == (2,)
     assert np.all(names["opt_state"][0].task_weights > 0)
     assert set(names["losses"]) == {"depth", "labels"}
+    (lean,) = [block for block in BLOCKS if 'memory="lean"' in block]
+    exec(lean, names)
+    assert jax.tree.structure(names["grad"]) == jax.tree.structure(names["params"])
+    assert np.all(names["state"].task_weights > 0)
 
 
 X = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
