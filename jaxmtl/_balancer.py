@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
-from jaxmtl._checks import check_fits, count_stacked, independent_batches
 from jaxmtl._gram import combine, cross_gramian, gramian, only_active, solve_dtype
 from jaxmtl._leaf_roles import LeafRoles, select_leaves, selected_only
+from jaxmtl._stacked import check_fits, count_stacked, independent_batches
 from jaxmtl._step import keep_if_finite, read_inputs, weigh
 from jaxmtl._timing import init_timing
 from jaxmtl._typing import Array, PyTree, TaskVector

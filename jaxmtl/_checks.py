@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl._typing import Array, TaskVector
 
 
 def check_num_tasks(num_tasks: Any) -> None:
@@ -171,14 +171,20 @@ def task_names(value: TaskVector) -> tuple[str, ...] | None:
     return None if all(name.isdigit() or not name for name in names) else names
 
 
-def check_same_names(names: dict[str, tuple[str, ...]]) -> None:
-    """Raise where two arguments name the tasks differently, or in another order."""
+def common_names(named: dict[str, tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    """The tasks' names, of arguments that all give the same or none.
+
+    Raises:
+      ValueError: where two arguments name the tasks differently, or in another order.
+    """
+    names = {argument: value for argument, value in named.items() if value is not None}
     if len(set(names.values())) > 1:
         raise ValueError(
             "The tasks must bear the same names in the same order everywhere, but they are "
             + "; ".join(f"{', '.join(value)} in {name}" for name, value in names.items())
             + "."
         )
+    return next(iter(names.values()), None)
 
 
 def constant_vector(
@@ -207,101 +213,3 @@ def leaf_path(path: tuple[Any, ...]) -> str:
     if path and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def independent_batches(value: Any, grads: PyTree) -> tuple[PyTree, PyTree]:
-    """Read the stacked gradients of two further batches.
-
-    Raises:
-      ValueError: where they are missing, or not of the shapes of ``grads``.
-    """
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ValueError(
-            "This method measures the gradients of two further batches: call update(grads, state,"
-            " params, independent_grads=(grads_1, grads_2)), each as value_and_task_grads returns"
-            f" it; but independent_grads is {'None' if value is None else type(value).__name__}."
-        )
-    expected = jax.tree.map(jnp.shape, grads)
-    for batch in value:
-        if jax.tree.map(jnp.shape, batch) != expected:
-            raise ValueError(
-                "independent_grads must hold two trees of the structure and shapes of grads,"
-                f" {expected}, but one is {jax.tree.map(jnp.shape, batch)}."
-            )
-    return value[0], value[1]
-
-
-def check_fits(init: Any, grads: PyTree, state: PyTree) -> None:
-    """Raise unless the state is what ``init`` makes of the parameters of these gradients."""
-    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), grads)
-    expected = jax.tree.map(jnp.shape, jax.eval_shape(init, params))
-    found = jax.tree.map(jnp.shape, state)
-    if expected != found:
-        raise ValueError(
-            "The balancer's state does not fit the gradients: their stacked leaves ask for"
-            f" {expected}, but it holds {found}. The state must come from balancer.init(params),"
-            " and each gradient have shape (T, *parameter.shape)."
-        )
-
-
-def count_stacked(grads: PyTree, params: PyTree | None) -> int:
-    """Count the tasks of stacked gradients.
-
-    Args:
-      grads: the tree whose every leaf should have shape (T, *leaf.shape).
-      params: the parameters, if the caller passed them; they tell a leading task axis from a
-        parameter's own first axis.
-
-    Returns:
-      T.
-
-    Raises:
-      ValueError: where the gradients were never stacked or their leaves disagree on T.
-    """
-    cure = (
-        "Each leaf must have shape (T, *parameter.shape), as"
-        " jaxmtl.value_and_task_grads(losses_fn)(params, ...) returns it. Wrappers that expect the"
-        " parameters' own shapes belong around what follows the balancer, such as"
-        " optax.chain(balancer, optax.MultiSteps(optimizer, k).gradient_transformation())."
-    )
-    named = [
-        (leaf_path(path) or "grads", jnp.asarray(leaf))
-        for path, leaf in jax.tree.leaves_with_path(grads)
-    ]
-    if not named:
-        raise ValueError(f"The gradients have no leaves. {cure}")
-    for name, leaf in named:
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(
-                f"The gradient of {name!r} has type {leaf.dtype}, but only real floating-point"
-                " gradients can be balanced: differentiate with respect to floating leaves only."
-            )
-    if params is not None and len(jax.tree.leaves(params)) == len(named):
-        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
-        if all(leaf.shape == shape for (_, leaf), shape in zip(named, shapes, strict=True)):
-            raise ValueError(
-                f"The gradients were never stacked: every leaf has its parameter's own shape, such"
-                f" as {named[0][0]!r} with {named[0][1].shape}. {cure}"
-            )
-        for (name, leaf), shape in zip(named, shapes, strict=True):
-            if leaf.shape[1:] != shape:
-                raise ValueError(
-                    f"The gradient of {name!r} has shape {leaf.shape}, but its parameter has shape"
-                    f" {shape}. {cure}"
-                )
-    for name, leaf in named:
-        if leaf.ndim == 0:
-            raise ValueError(
-                f"The gradients were never stacked: the leaf {name!r} is a scalar. {cure}"
-            )
-    first, num_tasks = named[0][0], named[0][1].shape[0]
-    for name, leaf in named:
-        if leaf.shape[0] != num_tasks:
-            raise ValueError(
-                f"The gradients disagree on the number of tasks: {first!r} has a first axis of"
-                f" {num_tasks}, {name!r} of {leaf.shape[0]}; perhaps they were never stacked."
-                f" {cure}"
-            )
-    if num_tasks == 0:
-        raise ValueError(f"The gradients have a task axis of length 0. {cure}")
-    return num_tasks

@@ -2,7 +2,7 @@
 
 from jaxmtl._balancer import rebuild
 from jaxmtl._base import Balancer, Given, check_balancer
-from jaxmtl._checks import check_choice, check_same_names, constant_vector, task_names
+from jaxmtl._checks import check_choice, common_names, constant_vector, task_names
 from jaxmtl._leaf_roles import LeafRoles
 from jaxmtl._typing import Array, LeafSelector, PyTree, TaskVector
 
@@ -89,12 +89,10 @@ def prioritise(balancer: Balancer, priorities: TaskVector) -> Balancer:
         weights, state = inner.update(given, state)
         return weights * factors.astype(weights.dtype), state
 
-    names = {"priorities": task_names(priorities), "the balancer's values": inner.names}
-    known = {name: value for name, value in names.items() if value is not None}
-    check_same_names(known)
-    weighting = inner._replace(
-        update=update, num_tasks=factors.shape[0], names=next(iter(known.values()), None)
+    names = common_names(
+        {"priorities": task_names(priorities), "the balancer's values": inner.names}
     )
+    weighting = inner._replace(update=update, num_tasks=factors.shape[0], names=names)
     timing = balancer.timing
     if timing is not None:
         timing = timing._replace(priorities=timing.priorities * factors)

@@ -8,8 +8,8 @@ from jaxmtl._balancer import rebuild
 from jaxmtl._base import Balancer, Given, Timing, check_balancer
 from jaxmtl._checks import (
     check_count,
-    check_same_names,
     check_share,
+    common_names,
     constant_vector,
     task_names,
 )
@@ -165,9 +165,9 @@ def warm_up(
         )
     if weights is not None:
         before = constant_vector("weights", weights, weighting.num_tasks)
-        names = {"weights": task_names(weights), "the balancer's values": weighting.names}
-        known = {name: value for name, value in names.items() if value is not None}
-        check_same_names(known)
-        weighting = weighting._replace(names=next(iter(known.values()), None))
+        names = common_names(
+            {"weights": task_names(weights), "the balancer's values": weighting.names}
+        )
+        weighting = weighting._replace(names=names)
     timing = timing._replace(start=steps, ramp=ramp, before=before)
     return rebuild(balancer, weighting=weighting, timing=timing)

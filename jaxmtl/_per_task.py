@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxmtl._base import Balancer
-from jaxmtl._checks import check_num_tasks, count_stacked, task_mask
+from jaxmtl._checks import check_num_tasks, task_mask
+from jaxmtl._stacked import count_stacked
 from jaxmtl._step import keep
 from jaxmtl._typing import Array, PyTree, TaskVector
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmtl._base import Given
-from jaxmtl._checks import check_same_names, constant_vector, optional_num_tasks, task_names
+from jaxmtl._checks import common_names, constant_vector, optional_num_tasks, task_names
 from jaxmtl._typing import Array, TaskVector
 
 
@@ -37,10 +37,8 @@ def read_preference(
     if ideal is not None:
         point = constant_vector("ideal", ideal, num_tasks)
         num_tasks = point.shape[0]
-    given = {"preference": task_names(preference), "ideal": task_names(ideal)}
-    names = {name: value for name, value in given.items() if value is not None}
-    check_same_names(names)
-    return Preference(vector, num_tasks, next(iter(names.values()), None), point)
+    names = common_names({"preference": task_names(preference), "ideal": task_names(ideal)})
+    return Preference(vector, num_tasks, names, point)
 
 
 def preferences(wanted: Preference, given: Given) -> Array:

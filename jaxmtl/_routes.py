@@ -116,11 +116,11 @@ def value_and_balanced_grad(
         at = linearise(fun, argnums, has_aux, args, kwargs, forward=lean)
         params = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in argnums)
         options = {"losses": at.losses, "active": active, **(extra or {})}
-
         dtype = solve_dtype(jax.tree.leaves(params))
         given = read_inputs(weighting, at.num_tasks, dtype, **options)
-        # In a loop or a branch XLA convolves slowly on CPU.
-        unrolled = reads_gramian and loops_are_slow(at.pull_back, jnp.ones(at.num_tasks))
+        # The choice of every and warm_up is a branch, and the lean route a loop.
+        branches = reads_gramian and (lean or timing is not None)
+        unrolled = branches and loops_are_slow(at.pull_back, jnp.ones(at.num_tasks))
 
         def stacked(state: BalancerState) -> tuple[PyTree, BalancerState]:
             grads = pull_back_each(at.pull_back, at.num_tasks, chunk_size)

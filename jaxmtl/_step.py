@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl._base import BalancerState, Given, Timing, Weighting
-from jaxmtl._checks import check_same_names, task_mask, task_names, task_vector
+from jaxmtl._checks import common_names, task_mask, task_names, task_vector
 from jaxmtl._timing import applied, held, is_due, remember
 from jaxmtl._typing import Array, PyTree, TaskVector
 
@@ -37,13 +37,14 @@ def read_inputs(
                 f"This method reads the {name}, but none came: call"
                 f" update(grads, state, params, {name}={name}){cheap * (name != 'losses')}."
             )
-    names = {
-        "the balancer's values": weighting.names,
-        "losses": task_names(losses),
-        "active": task_names(active),
-        **{name: task_names(value) for name, value in needed.items()},
-    }
-    check_same_names({name: value for name, value in names.items() if value is not None})
+    common_names(
+        {
+            "the balancer's values": weighting.names,
+            "losses": task_names(losses),
+            "active": task_names(active),
+            **{name: task_names(value) for name, value in needed.items()},
+        }
+    )
     mask = jnp.ones(num_tasks, bool)
     if active is not None:
         mask = task_mask("active", active, num_tasks)
