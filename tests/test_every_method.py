@@ -25,6 +25,10 @@ def each(names):
 
 
 every_method = each(NAMES)
+# One of each kind of state and route, where the code is the same for all methods: every update that
+# is compiled once more takes a second or two.
+SOME = ["static", "uncertainty", "rlw", "gradnorm", "pcgrad", "mgda", "upgrad", "moco", "graddrop"]
+some_methods = each(SOME)
 PARAMS = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(4)}
 LOSSES = (1.5, 0.5, 2.5, 1.0, 3.0, 0.7, 1.2, 0.9)
 # What optax.inject_hyperparams must leave alone, besides the numbers of this and that.
@@ -218,9 +222,8 @@ def test_float64_gradients_are_solved_in_float64(name):
         state = balancer.init(params)
         assert state.task_weights.dtype == jnp.float64
         grads = as_tree(j, jnp.float64)
-        updates, new_state = balancer.update(
-            grads, state, losses=np.array(LOSSES[:3]), **needed(name, grads)
-        )
+        update = functools.partial(balancer.update, losses=np.array(LOSSES[:3]))
+        updates, new_state = jax.jit(update)(grads, state, **needed(name, grads))
         assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype("float64")}
         chex.assert_trees_all_equal_dtypes(state, new_state)
         double = as_vector(updates)
@@ -232,30 +235,29 @@ def test_float64_gradients_are_solved_in_float64(name):
 
 @every_method
 def test_scan_equals_a_loop_and_the_second_call_does_not_compile(name):
-    optimizer = optax.chain(make(name), optax.adam(1e-2))
+    balancer, update = jitted(name)
     stacks = np.stack([references.gradients(s, 3, 10, kind="conflicting") for s in range(5)])
     losses = np.abs(references.gradients(10, 5, 3)).astype(np.float32) + 0.5
-    traced = []
-
-    @jax.jit
-    def step(carry, inputs):
-        traced.append(1)
-        params, state = carry
-        grads, value = inputs
-        extra = needed(name, grads)
-        updates, state = optimizer.update(grads, state, params, losses=value, **extra)
-        return (optax.apply_updates(params, updates), state), optax.tree.get(state, "task_weights")
-
-    start = (PARAMS, optimizer.init(PARAMS))
+    active = np.ones(3, bool)
+    start = balancer.init(PARAMS)
     tree = jax.vmap(as_tree)(stacks)
-    carry = start
-    for t in range(5):
-        carry, _ = step(carry, (jax.tree.map(lambda leaf, t=t: leaf[t], tree), losses[t]))
-    assert len(traced) == 1
-    scanned, weights = jax.jit(lambda c: jax.lax.scan(step, c, (tree, losses)))(start)
+
+    def step(state, inputs):
+        updates, state = update(*inputs[:1], state, inputs[1], active)
+        return state, (updates, state.task_weights)
+
+    final, (updates, weights) = jax.jit(lambda s: jax.lax.scan(step, s, (tree, losses)))(start)
     assert weights.shape == (5, 3)
-    chex.assert_trees_all_close(scanned[0], carry[0], rtol=1e-5, atol=1e-7)
-    chex.assert_trees_all_equal_shapes_and_dtypes(scanned, start)
+    chex.assert_trees_all_equal_shapes_and_dtypes(final, start)
+    state = start
+    for t in range(5):
+        now = jax.tree.map(lambda leaf, t=t: leaf[t], tree)
+        expected, state = update(now, state, losses[t], active)
+        if t == 0:
+            compiled = update._cache_size()
+        mine = jax.tree.map(lambda leaf, t=t: leaf[t], updates)
+        assert references.relative_error(as_vector(mine), as_vector(expected)) < 1e-5
+    assert update._cache_size() == compiled
 
 
 @every_method
@@ -300,19 +302,18 @@ def test_vmap_over_seeds(name):
 
 @every_method
 def test_state_is_stable_through_cond(name):
-    balancer = make(name)
+    balancer, update = jitted(name)
     state = balancer.init(PARAMS)
     grads, losses = as_tree(references.gradients(12, 3, 10)), np.array(LOSSES[:3], np.float32)
 
-    @jax.jit
     def maybe(go, state):
-        def taken(s):
-            return balancer.update(grads, s, losses=losses, **needed(name, grads))[1]
+        def taken(state):
+            return update(grads, state, losses, np.ones(3, bool))[1]
 
-        return jax.lax.cond(go, taken, lambda s: s, state)
+        return jax.lax.cond(go, taken, lambda state: state, state)
 
-    assert_same_state(maybe(False, state), state)
-    chex.assert_trees_all_equal_shapes_and_dtypes(maybe(True, state), state)
+    # The branches have to agree when they are traced; what they compute is tested elsewhere.
+    chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(maybe, True, state), state)
 
 
 @every_method
@@ -333,12 +334,11 @@ def test_a_non_finite_step_is_visible_and_leaves_the_state(name, broken):
 
 @every_method
 def test_a_donated_state_takes_nothing_of_the_balancer_with_it(name):
-    balancer = make(name)
+    balancer, update = jitted(name)
     grads, losses = as_tree(references.gradients(13, 3, 10)), jnp.array(LOSSES[:3])
-    extra = needed(name, grads)
-    step = jax.jit(lambda s: balancer.update(grads, s, losses=losses, **extra), donate_argnums=0)
-    first, _ = step(balancer.init(PARAMS))
-    second, _ = step(balancer.init(PARAMS))
+    donate = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf, state), donate_argnums=0)
+    first, _ = update(grads, donate(balancer.init(PARAMS)), losses, np.ones(3, bool))
+    second, _ = update(grads, donate(balancer.init(PARAMS)), losses, np.ones(3, bool))
     chex.assert_trees_all_equal(first, second)
 
 
@@ -351,7 +351,7 @@ def test_debug_nans_finds_nothing_in_eager_mode(name):
             balancer.update(grads, balancer.init(PARAMS), losses=losses, **needed(name, grads))
 
 
-@every_method
+@some_methods
 def test_apply_if_finite_skips_the_broken_step_whole(name):
     optimizer = optax.chain(make(name), optax.apply_if_finite(optax.adam(0.1), 5))
     j, losses = references.gradients(14, 3, 10), np.array(LOSSES[:3], np.float32)
@@ -459,18 +459,24 @@ def test_inject_hyperparams(name):
         if argument.startswith("num_") or argument in WHOLE
     )
     injected = optax.inject_hyperparams(factory, static_args=static)(**arguments)
-    state = jax.jit(injected.init)(PARAMS)
-    updates, state = jax.jit(injected.update)(grads, state, PARAMS, losses=losses, **extra)
-    plain = factory(**arguments)
-    expected, _ = jax.jit(plain.update)(grads, plain.init(PARAMS), losses=losses, **extra)
-    assert references.relative_error(as_vector(updates), as_vector(expected)) < 1e-6
+    update = functools.partial(injected.update, losses=losses, **extra)
+    state = injected.init(PARAMS)
+    # Traced hyperparameters are refused when they are traced, or not at all.
+    updates, new_state = jax.eval_shape(update, grads, state, PARAMS)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, PARAMS)
+    chex.assert_trees_all_equal_shapes_and_dtypes(new_state, state)
+    if name in ("fairgrad", "gradnorm", "cagrad", "stch", "moco", "vqgan_adaptive"):
+        updates, _ = jax.jit(update)(grads, state, PARAMS)
+        plain = factory(**arguments)
+        expected, _ = jax.jit(plain.update)(grads, plain.init(PARAMS), losses=losses, **extra)
+        assert references.relative_error(as_vector(updates), as_vector(expected)) < 1e-6
 
 
 def _parameters(factory):
     return inspect.signature(factory).parameters
 
 
-@every_method
+@each(n for n in NAMES if not make(n).weighting.reads & {"gramian"} or n in SOME)
 def test_the_cheap_route_is_the_same(name):
     balancer = make(name)
     x = jnp.asarray(references.gradients(19, 4, 10)[:, :5], jnp.float32)
