@@ -19,8 +19,8 @@ class Eigen(NamedTuple):
       values: (T,) eigenvalues, in no particular order; exactly zero where no larger than the
         rounding errors of the entries that they were made from.
       vectors: (T, T), an eigenvector in each column.
-      residual: largest off-diagonal entry of V'MV, in units of those rounding errors: about 1 or
-        less.
+      residual: largest off-diagonal entry of V'MV, in units of those rounding errors: of the
+        order of one.
       iterations: sweeps over all pairs.
     """
 
@@ -104,8 +104,9 @@ def eigen(matrix: Array) -> Eigen:
 
     def unfinished(state: Any) -> Array:
         _, _, left, before, sweeps = state
-        # Convergence is quadratic, down to the noise, where a sweep gains nothing any more.
-        return (left > 0.1) & (left < before / 2) & (sweeps < MAX_SWEEPS)
+        # Quadratic in the end, down to the noise, where a sweep gains nothing any more.
+        at_rest = (left <= 0.1) | ((left < 4) & (left > before / 2))
+        return ~at_rest & (sweeps < MAX_SWEEPS)
 
     left = residual(matrix, identity)
     start = (matrix, identity, left, jnp.full_like(left, jnp.inf), jnp.zeros((), jnp.int32))

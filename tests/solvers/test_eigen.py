@@ -14,9 +14,10 @@ solve = jax.jit(eigen)
 
 @pytest.mark.parametrize("num", [1, 2, 5, 16])
 @pytest.mark.parametrize("spread", [0.0, 3.0])
-def test_small_eigenvalues_are_as_exact_as_large_ones(num, spread):
+@pytest.mark.parametrize("kind", ["gaussian", "aligned"])
+def test_small_eigenvalues_are_as_exact_as_large_ones(num, spread, kind):
     for seed in range(5):
-        j = gradients(seed, num, 300, spread)
+        j = gradients(seed, num, 300, spread, kind)
         # The float32 Gramian is the input; its own rounding is not the solver's.
         gram = (j @ j.T).astype(np.float32)
         gram = np.tril(gram) + np.tril(gram, -1).T
