@@ -23,7 +23,9 @@ def test_small_eigenvalues_are_as_exact_as_large_ones(num, spread, kind):
         gram = np.tril(gram) + np.tril(gram, -1).T
         found = solve(jnp.asarray(gram))
         exact = np.linalg.eigvalsh(gram.astype(np.float64))
-        np.testing.assert_allclose(np.sort(found.values), exact, rtol=3e-6)
+        # As far as the cosines determine them, whatever the lengths.
+        condition = np.linalg.cond(j / np.linalg.norm(j, axis=1, keepdims=True)) ** 2
+        np.testing.assert_allclose(np.sort(found.values), exact, rtol=3e-6 + 6e-8 * condition)
         assert found.residual < 2
         assert found.iterations <= 10
         v = np.asarray(found.vectors, np.float64)
