@@ -28,10 +28,13 @@ def init_tracked(params: PyTree, num_tasks: int) -> Tracked:
 
 
 def stacked_zeros(params: PyTree, num_tasks: int) -> PyTree:
-    """Zeros of shape (T, *leaf.shape) for every leaf, in float32 or better."""
-    return jax.tree.map(
-        lambda leaf: jnp.zeros((num_tasks, *jnp.shape(leaf)), solve_dtype([leaf])), params
-    )
+    """Zeros of shape (T, *leaf.shape) for every leaf, in float32 or better, sharded as it is."""
+
+    def zeros(leaf: Array) -> Array:
+        one = jnp.zeros_like(leaf, solve_dtype([leaf]))
+        return jnp.broadcast_to(one[None], (num_tasks, *one.shape))
+
+    return jax.tree.map(zeros, params)
 
 
 def track(tracked: Tracked, grads: PyTree, active: Array, decay: Any) -> Tracked:
@@ -56,5 +59,8 @@ def track(tracked: Tracked, grads: PyTree, active: Array, decay: Any) -> Tracked
 
 
 def rows(values: Array, leaf: Array) -> Array:
-    """Spread one number a task over a stacked leaf, or a matrix over its first two axes."""
-    return lax.broadcast_in_dim(values, leaf.shape, tuple(range(values.ndim)))
+    """One number a task, or a matrix over the first two axes, ready to meet a stacked leaf.
+
+    Of size 1 along the other axes: an array spread over them would not be sharded as the leaf is.
+    """
+    return lax.expand_dims(values, range(values.ndim, leaf.ndim))

@@ -11,8 +11,8 @@ from jaxmtl.methods import METHODS
 NUM_TASKS = 4
 # Eight divides a first axis, a later one, both or none; one leaf is a scalar.
 SHAPES = {
-    "trunk": {"w": (8, 16), "b": (16,), "wider": (16, 24), "gain": ()},
-    "heads": {"depth": (24,), "images": (24, 8), "labels": (24, 3), "total": (3, 8)},
+    "trunk": {"w": (8, 16), "b": (16,), "gain": ()},
+    "heads": {"images": (16, 8), "labels": (16, 3), "total": (3, 8)},
 }
 LOSSES = (1.5, 0.5, 2.5, 1.0)
 UPDATED = ("graddrop", "imtl_g", "mgda", "moco", "normalize", "pcgrad", "uncertainty", "upgrad")
@@ -78,10 +78,9 @@ def make_losses_fn(dense=jnp.matmul, gather=lambda params: params):
         h = h - jnp.mean(h, axis=1, keepdims=True)
         h = h / jnp.sqrt(jnp.mean(h**2, axis=1, keepdims=True) + 1e-5)
         h = jnp.tanh(h * (1 + trunk["gain"]) + trunk["b"][None])
-        h = jnp.tanh(dense(h, trunk["wider"]))
         images = dense(h, heads["images"])
         errors = {
-            "depth": dense(h, heads["depth"][:, None])[:, 0] - 3,
+            "depth": 3 * jnp.mean(h, axis=1) - batch["x"][:, 0],
             "images": images - batch["x"],
             "total": jnp.sum(images * jnp.sum(heads["total"], axis=0)[None], axis=1)
             - batch["total"],

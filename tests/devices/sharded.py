@@ -11,7 +11,6 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxmtl
@@ -49,6 +48,8 @@ LAYOUTS = {
         lambda shape: shard_last(shape, "model", 2, shard_first(shape, "data", 4)),
     ),
 }
+SHARDED = ("fsdp", "tensor", "fsdp_tensor")
+ONCE = ("mgda", "uncertainty")
 
 
 class Alone:
@@ -181,16 +182,21 @@ def update_once(place, name):
 
 
 def train(place):
-    """Some steps of a network."""
+    """Some steps of a network, in one compiled scan."""
     params, batch = place.put(problem.params()), place.put_batch(problem.batch())
     optimizer, step = problem.make_training(place.losses_fn)
-    opt_state, step, history = jax.jit(optimizer.init)(params), jax.jit(step), []
-    for _ in range(problem.STEPS):
-        params, opt_state, losses = step(params, opt_state, batch)
-        # On a mesh of the automatic type the compiler may lay out a result as it likes.
-        params = place.put(params)
-        history.append(np.asarray(losses).tolist())
-    return {"params": problem.as_lists(params), "losses": history}
+
+    @jax.jit
+    def run(params, opt_state, batch):
+        def scanned(carry, _):
+            *carry, losses = step(*carry, batch)
+            return tuple(carry), losses
+
+        (params, _), losses = jax.lax.scan(scanned, (params, opt_state), length=problem.STEPS)
+        return params, losses
+
+    params, losses = run(params, optimizer.init(params), batch)
+    return {"params": problem.as_lists(params), "losses": losses.tolist()}
 
 
 def communication(place):
@@ -215,7 +221,8 @@ def main():
         if kind != "alone":
             jax.set_mesh(place.mesh)
         of_layout = {"all": update_all(place), "training": train(place)}
-        of_layout["once"] = {name: update_once(place, name) for name in ("mgda", "uncertainty")}
+        if layout in SHARDED:
+            of_layout["once"] = {name: update_once(place, name) for name in ONCE}
         if kind == "auto" and layout in ("data", "fsdp"):
             of_layout["communication"] = communication(place)
         results[layout] = of_layout
