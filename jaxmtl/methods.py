@@ -359,6 +359,7 @@ METHODS: dict[str, Method] = {
         lambda t, key: db_mtl(t),
         identical=float,
         rows="direction",
+        combines=False,
     ),
     "excess_mtl": Method(
         "learned: more to excess risk",

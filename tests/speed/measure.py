@@ -1,0 +1,64 @@
+"""Times of several functions, taken in turn, so that a busy moment hits all of them."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Ratio(NamedTuple):
+    """One figure: how many times slower ``theirs`` is than ``ours``.
+
+    Attributes:
+      what: the section.
+      case: what was run.
+      ours: median time of ours, in milliseconds.
+      theirs: median time of what it is compared with, in milliseconds.
+      ratio: median over the rounds of theirs / ours.
+      low: a quarter of the rounds have less.
+      high: a quarter have more.
+    """
+
+    what: str
+    case: str
+    ours: float
+    theirs: float
+    ratio: float
+    low: float
+    high: float
+
+
+def compare(
+    what: str,
+    case: str,
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    *,
+    seconds: float = 1.0,
+) -> Ratio:
+    """Run both in turn, in at least seven rounds and until the time is up."""
+    calls = [_repeats(function) for function in (ours, theirs)]
+    times: list[tuple[float, float]] = []
+    deadline = time.perf_counter() + seconds
+    while len(times) < 7 or time.perf_counter() < deadline:
+        times.append(tuple(_time(f, n) for f, n in zip((ours, theirs), calls, strict=True)))
+    ratios = [theirs / ours for ours, theirs in times]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    medians = [1e3 * statistics.median(column) for column in zip(*times, strict=True)]
+    return Ratio(what, case, *medians, middle, low, high)
+
+
+def _repeats(function: Callable[[], Any]) -> int:
+    """How many calls make a measurement of about 5 ms; compiles on the way."""
+    _time(function, 2)
+    return max(1, min(200, round(5e-3 / max(_time(function, 3), 1e-7))))
+
+
+def _time(function: Callable[[], Any], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        result = function()
+    jax.block_until_ready(result)
+    return (time.perf_counter() - start) / calls
