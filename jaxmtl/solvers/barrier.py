@@ -29,7 +29,7 @@ def barrier(
     alpha: float | Array = 1.0,
     active: Array | None = None,
     *,
-    tolerance: float = 1e-6,
+    tolerance: float = 0.0,
     max_iterations: int = 100,
 ) -> Barrier:
     """Find w > 0 with G w = w^(-1/a), the minimiser of w'Gw/2 - sum_i w_i^(1-1/a) / (1-1/a).
@@ -42,7 +42,7 @@ def barrier(
       gramian: (T, T) inner products of the vectors.
       alpha: a, above zero.
       active: (T,) bool, which vectors take part; all if None.
-      tolerance: residual at which to stop.
+      tolerance: residual at which to stop; 0 goes as far as rounding allows.
       max_iterations: Newton steps at most.
 
     Returns:

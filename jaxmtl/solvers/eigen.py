@@ -35,8 +35,8 @@ def eigen(matrix: Array) -> Eigen:
 
     Where vectors differ in length by 10^3, the eigenvalues of their Gramian differ by 10^6, and
     what the usual algorithms return for the small ones is rounding error of the large ones.
-    Jacobi's rotations find each to an accuracy relative to itself, as far as the cosines of the
-    vectors determine it.
+    Jacobi's rotations, which start from those, find each to an accuracy relative to itself, as far
+    as the cosines of the vectors determine it.
 
     Args:
       matrix: (T, T) symmetric positive semidefinite.
@@ -108,8 +108,11 @@ def eigen(matrix: Array) -> Eigen:
         at_rest = (left <= 0.1) | ((left < 4) & (left > before / 2))
         return ~at_rest & (sweeps < MAX_SWEEPS)
 
-    left = residual(matrix, identity)
-    start = (matrix, identity, left, jnp.full_like(left, jnp.inf), jnp.zeros((), jnp.int32))
+    # The usual vectors are a good start, and often all: only their small values are rounding.
+    _, vectors = jnp.linalg.eigh(matrix)
+    m = jnp.matmul(vectors.T, jnp.matmul(matrix, vectors, precision="highest"), precision="highest")
+    left = residual(m, vectors)
+    start = (m, vectors, left, jnp.full_like(left, jnp.inf), jnp.zeros((), jnp.int32))
     m, vectors, left, _, sweeps = jax.lax.while_loop(unfinished, sweep, start)
     values = jnp.diagonal(m)
     values = jnp.where(values > num * noise(vectors) ** 2, values, 0)

@@ -106,8 +106,6 @@ def every_draw(case):
     short={
         ("fairgrad", 2.0): "1.4e-5 for 99 %, of which the Gramian's rounding is 0.7e-5",
         ("fairgrad", 5.0): "1.6e-5 for 99 %, of which the Gramian's rounding is 0.9e-5",
-        ("aligned_mtl", "median"): "1.1e-5 for 99 %, of which the Gramian's rounding is 0.5e-5",
-        ("aligned_mtl", "rmse"): "1.1e-5 for 99 %, of which the Gramian's rounding is 0.5e-5",
     },
 )
 def test_updates_are_as_exact_as_promised(case):
