@@ -68,10 +68,17 @@ def eigen(matrix: Array) -> Eigen:
     rounds = jnp.asarray(_rounds(num))
     lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0))
     identity = jnp.eye(num, dtype=matrix.dtype)
+    # The usual vectors are a good start, and often all: only their small values are rounding. They
+    # are no start where their own errors, times the longest length, reach the shortest.
+    longest = jnp.max(lengths, initial=0)
+    shortest = jnp.min(jnp.where(lengths > 0, lengths, longest), initial=jnp.inf)
+    usual = shortest > jnp.sqrt(eps) * longest
+    start = jnp.where(usual, jnp.linalg.eigh(matrix)[1], identity)
+    errors = jnp.where(usual, eps, 0)
 
     def noise(vectors: Array) -> Array:
         """Square roots of what rounding leaves of v'Mv: the lengths that cancelled in it."""
-        return jnp.sqrt(eps) * (lengths @ jnp.abs(vectors))
+        return jnp.sqrt(eps) * (lengths @ (jnp.abs(vectors) + errors))
 
     def rotate(index: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         """Zero the entries between disjoint pairs, all at once."""
@@ -108,12 +115,10 @@ def eigen(matrix: Array) -> Eigen:
         at_rest = (left <= 0.1) | ((left < 4) & (left > before / 2))
         return ~at_rest & (sweeps < MAX_SWEEPS)
 
-    # The usual vectors are a good start, and often all: only their small values are rounding.
-    _, vectors = jnp.linalg.eigh(matrix)
-    m = jnp.matmul(vectors.T, jnp.matmul(matrix, vectors, precision="highest"), precision="highest")
-    left = residual(m, vectors)
-    start = (m, vectors, left, jnp.full_like(left, jnp.inf), jnp.zeros((), jnp.int32))
-    m, vectors, left, _, sweeps = jax.lax.while_loop(unfinished, sweep, start)
+    m = jnp.matmul(start.T, jnp.matmul(matrix, start, precision="highest"), precision="highest")
+    left = residual(m, start)
+    begin = (m, start, left, jnp.full_like(left, jnp.inf), jnp.zeros((), jnp.int32))
+    m, vectors, left, _, sweeps = jax.lax.while_loop(unfinished, sweep, begin)
     values = jnp.diagonal(m)
     values = jnp.where(values > num * noise(vectors) ** 2, values, 0)
     return Eigen(jnp.ldexp(values, exponent), vectors, left, sweeps)
