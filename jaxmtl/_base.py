@@ -137,6 +137,17 @@ class Balancer(optax.GradientTransformationExtraArgs):
     timing: Timing | None
 
 
+def known_num_tasks(balancer: Balancer, reason: str) -> int:
+    """The number of tasks that a balancer was told, for ``reason``, the start of the message."""
+    num_tasks = balancer.weighting.num_tasks
+    if num_tasks is None:
+        raise ValueError(
+            f"{reason} for each task, and so needs their number: build the method with it, such as"
+            " jaxmtl.mgda(num_tasks=3)."
+        )
+    return num_tasks
+
+
 def check_balancer(balancer: Any) -> Balancer:
     """Raise unless a balancer came, and nothing that merely contains one."""
     if not (isinstance(balancer, Balancer) and hasattr(balancer, "weighting")):

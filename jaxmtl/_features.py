@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmtl._backward import linearise, pull_back_each
 from jaxmtl._base import Balancer, BalancerState, check_balancer
-from jaxmtl._checks import task_vector
+from jaxmtl._checks import task_mask
 from jaxmtl._typing import PyTree, TaskVector
 
 
@@ -85,7 +85,7 @@ def value_and_features_grad(
         )
         present = jnp.ones(at.num_tasks)
         if active is not None:
-            present *= task_vector("active", active, at.num_tasks)
+            present *= task_mask("active", active, at.num_tasks)
         return at.losses, (pull_encoder(combined)[0], at.pull_back(present)[0]), state
 
     return evaluate

@@ -116,7 +116,19 @@ def reciprocal(values: Array) -> Array:
     return jnp.where(usable, 1 / jnp.where(usable, size, 1), 0)
 
 
+def equal_shares(active: Array, dtype: Any) -> Array:
+    """1/T for each of the T tasks present, 0 for the absent ones."""
+    return active.astype(dtype) / jnp.maximum(jnp.sum(active), 1)
+
+
 def only_active(active: Array, leaf: Array) -> Array:
     """Zero the rows of absent tasks: the gradient of a mean over no examples is often NaN."""
-    rows = lax.broadcast_in_dim(active, leaf.shape, (0,))
-    return jnp.where(rows, leaf, jnp.zeros((), leaf.dtype))
+    return jnp.where(rows(active, leaf), leaf, jnp.zeros((), leaf.dtype))
+
+
+def rows(values: Array, leaf: Array) -> Array:
+    """One number a task, or a matrix over the first two axes, ready to meet a stacked leaf.
+
+    Of size 1 along the other axes: an array spread over them would not be sharded as the leaf is.
+    """
+    return lax.expand_dims(values, range(values.ndim, leaf.ndim))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxmtl._balancer import rebuild
-from jaxmtl._base import Balancer, Given, Timing, check_balancer
+from jaxmtl._base import Balancer, Given, Timing, check_balancer, known_num_tasks
 from jaxmtl._checks import (
     check_count,
     check_share,
@@ -58,14 +58,10 @@ def smooth(balancer: Balancer, decay: float) -> Balancer:
     check_balancer(balancer)
     check_share("decay", decay)
     inner = balancer.weighting
-    if inner.num_tasks is None:
-        raise ValueError(
-            "smooth keeps an average for each task, and so needs their number: build the method"
-            " with it, such as jaxmtl.mgda(num_tasks=3)."
-        )
+    num = known_num_tasks(balancer, "smooth keeps an average")
 
     def init(dtype: jnp.dtype) -> SmoothState:
-        zeros = jnp.zeros(inner.num_tasks, dtype)
+        zeros = jnp.zeros(num, dtype)
         return SmoothState(zeros, zeros.astype(bool), inner.init(dtype))
 
     def update(given: Given, state: SmoothState) -> tuple[Array, SmoothState]:

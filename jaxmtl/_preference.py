@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from jaxmtl._base import Given
 from jaxmtl._checks import common_names, constant_vector, optional_num_tasks, task_names
+from jaxmtl._gram import equal_shares
 from jaxmtl._typing import Array, TaskVector
 
 
@@ -44,7 +45,7 @@ def read_preference(
 def preferences(wanted: Preference, given: Given) -> Array:
     """The vector of this step: the user's, or equal shares of the tasks present; 0 where absent."""
     if wanted.vector is None:
-        return equal_shares(given)
+        return equal_shares(given.active, _dtype(given))
     return jnp.where(given.active, jnp.asarray(wanted.vector, _dtype(given)), 0)
 
 
@@ -54,11 +55,6 @@ def above_ideal(wanted: Preference, given: Given) -> Array:
     if wanted.ideal is not None:
         losses = losses - jnp.asarray(wanted.ideal, losses.dtype)
     return jnp.where(given.active, losses, 0)
-
-
-def equal_shares(given: Given) -> Array:
-    """1/T for each of the T tasks present, 0 for the absent ones."""
-    return given.active.astype(_dtype(given)) / jnp.maximum(jnp.sum(given.active), 1)
 
 
 def _dtype(given: Given) -> jnp.dtype:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmtl._base import BalancerState, Given, Timing, Weighting
 from jaxmtl._checks import common_names, task_mask, task_names, task_vector
-from jaxmtl._timing import applied, held, is_due, remember
+from jaxmtl._timing import applied, is_due
 from jaxmtl._typing import Array, PyTree, TaskVector
 
 
@@ -95,9 +95,10 @@ def weigh(
         if measure is not None:
             due = is_due(timing, state.timing)
             last, method = jax.lax.cond(due, ask, lambda method: (last, method), method)
-            last = held(given.active, last, state.timing)
+            # A task that was absent when the method was asked keeps its last weight.
+            last = jnp.where(given.active, last, state.timing.weights)
         weights = applied(timing, state.timing, last, given.active)
-        new_timing = remember(state.timing, last)
+        new_timing = state.timing._replace(step=state.timing.step + 1, weights=last)
     finite &= jnp.all(jnp.isfinite(weights)) & ~_holds_nan(method)
     kept = None if state.task_weights is None else weights
     new_state = state._replace(task_weights=kept, method=method, timing=new_timing)

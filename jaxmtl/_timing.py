@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmtl._base import Timing
+from jaxmtl._gram import equal_shares
 from jaxmtl._typing import Array
 
 
@@ -33,23 +34,13 @@ def is_due(timing: Timing, state: TimingState) -> Array:
     return (since >= 0) & (since % timing.period == 0)
 
 
-def held(active: Array, weights: Array, state: TimingState) -> Array:
-    """The method's weights, or their predecessors where the task was absent when it was asked."""
-    return jnp.where(active, weights, state.weights)
-
-
 def applied(timing: Timing, state: TimingState, weights: Array, active: Array) -> Array:
     """The weights of this step: between those from before the start and the method's."""
     if timing.before is None:
-        before = jnp.ones_like(weights) / jnp.maximum(jnp.sum(active), 1)
+        before = equal_shares(active, weights.dtype)
     else:
         before = jnp.asarray(timing.before, weights.dtype)
     before = before * jnp.asarray(timing.priorities, weights.dtype)
     share = (state.step - timing.start + 1) / jnp.asarray(timing.ramp + 1, weights.dtype)
     share = jnp.clip(share, 0, 1).astype(weights.dtype)
     return jnp.where(active, (1 - share) * before + share * weights, 0)
-
-
-def remember(state: TimingState, weights: Array) -> TimingState:
-    """Count the step and hold these weights."""
-    return TimingState(state.step + 1, weights)

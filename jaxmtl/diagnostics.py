@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl._balancer import rebuild
-from jaxmtl._base import Balancer, BalancerState, Given, check_balancer
+from jaxmtl._base import Balancer, BalancerState, Given, check_balancer, known_num_tasks
 from jaxmtl._checks import task_vector
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, PyTree
@@ -129,12 +129,7 @@ def report_only(balancer: Balancer) -> Balancer:
     """
     check_balancer(balancer)
     inner = balancer.weighting
-    num = inner.num_tasks
-    if num is None:
-        raise ValueError(
-            "report_only keeps a number for each task, and so needs their number: build the method"
-            " with it, such as jaxmtl.mgda(num_tasks=3)."
-        )
+    num = known_num_tasks(balancer, "report_only keeps a number")
 
     def init(dtype: jnp.dtype) -> Reported:
         zero, vector, matrix = (jnp.zeros(shape, dtype) for shape in ((), (num,), (num, num)))

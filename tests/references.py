@@ -1,5 +1,6 @@
 """Independent float64 references, written from the papers in NumPy and SciPy."""
 
+import jax
 import numpy as np
 import scipy.optimize
 
@@ -54,6 +55,18 @@ def pcgrad(j, orders):
                 g -= (g @ j[other]) / (j[other] @ j[other]) * j[other]
         total += g
     return total
+
+
+def nearest_convex(point):
+    """Projection on the simplex: max(v - t, 0), with the one t at which the entries sum to one."""
+    excess = lambda t: np.maximum(point - t, 0).sum() - 1  # noqa: E731
+    t = scipy.optimize.brentq(excess, point.min() - 1, point.max(), xtol=1e-14, rtol=1e-14)
+    return np.maximum(point - t, 0)
+
+
+def as_vector(tree):
+    """All leaves of a tree, one after the other, in float64."""
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
 def relative_error(update, expected):

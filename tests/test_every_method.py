@@ -14,6 +14,7 @@ import pytest
 import jaxmtl
 from jaxmtl.methods import METHODS
 from tests import references
+from tests.references import as_vector
 
 NAMES = list(METHODS)
 
@@ -43,10 +44,6 @@ def as_tree(j, dtype=jnp.float32):
     """Split (T, 10) gradients into the leaves of PARAMS."""
     j = jnp.asarray(j, dtype)
     return {"a": j[:, :6].reshape(-1, 2, 3), "b": j[:, 6:]}
-
-
-def as_vector(tree):
-    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
 def needed(name, grads):

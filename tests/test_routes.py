@@ -10,7 +10,7 @@ from jax import lax
 import jaxmtl
 from jaxmtl import _backward
 from jaxmtl.methods import METHODS
-from tests.references import gradients, min_norm_weights, relative_error
+from tests.references import as_vector, gradients, min_norm_weights, relative_error
 
 LEAN = [
     n
@@ -32,10 +32,6 @@ def losses_fn(params, x):
         "b": 5 * jnp.mean(jnp.abs(out[:, 1] + 2)),
         "c": 0.1 + jnp.mean(jnp.exp(-out[:, 2])),
     }
-
-
-def as_vector(tree):
-    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
 @pytest.mark.parametrize("name", LEAN)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Preparation, Weighting
 from jaxmtl._checks import check_count, optional_num_tasks
+from jaxmtl._gram import rows
 from jaxmtl._typing import Array, PyTree
-from jaxmtl.gradients._tracking import rows
 
 
 def trimmed_mean(num_trimmed: int, *, num_tasks: int | None = None) -> Balancer:

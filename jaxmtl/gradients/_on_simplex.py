@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._gram import reciprocal
+from jaxmtl._base import Given
+from jaxmtl._gram import equal_shares, reciprocal
 from jaxmtl._typing import Array
 from jaxmtl.solvers.simplex import simplex
 
@@ -11,8 +12,7 @@ def present_shares(weights: Array, active: Array) -> Array:
     """The weights of the tasks present, as shares of their sum; equal where that is zero."""
     kept = jnp.where(active, weights, 0)
     total = jnp.sum(kept)
-    equal = active.astype(weights.dtype) / jnp.maximum(jnp.sum(active), 1)
-    return jnp.where(total > 0, kept * reciprocal(total), equal)
+    return jnp.where(total > 0, kept * reciprocal(total), equal_shares(active, weights.dtype))
 
 
 def settle(point: Array, weights: Array, active: Array) -> tuple[Array, Array]:
@@ -31,3 +31,23 @@ def settle(point: Array, weights: Array, active: Array) -> tuple[Array, Array]:
     least = len(weights) * jnp.finfo(weights.dtype).eps
     total = jnp.maximum(1 - jnp.sum(jnp.where(active, 0, weights)), least)
     return shares, jnp.where(active, shares * total, weights)
+
+
+def step_to_min_norm(
+    weights: Array, given: Given, products: Array, step_size: float, rho: float
+) -> tuple[Array, Array]:
+    """w <- project(w - step_size (M / tr G + rho I) w) for the tasks present.
+
+    Args:
+      weights: (T,) weights so far, of sum one.
+      given: the tasks present, and the Gramian G, which sets the unit.
+      products: (T, T) inner products M, G itself or those of further batches.
+      step_size: the step.
+      rho: regularisation towards equal weights.
+
+    Returns:
+      As ``settle``.
+    """
+    shares = present_shares(weights, given.active)
+    slope = products @ shares * reciprocal(jnp.trace(given.gramian)) + rho * shares
+    return settle(shares - step_size * slope, weights, given.active)

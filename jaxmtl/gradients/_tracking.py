@@ -4,9 +4,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from jaxmtl._gram import solve_dtype
+from jaxmtl._gram import rows, solve_dtype
 from jaxmtl._typing import Array, PyTree
 
 
@@ -56,11 +55,3 @@ def track(tracked: Tracked, grads: PyTree, active: Array, decay: Any) -> Tracked
 
     average = jax.tree.map(mix, tracked.average, grads)
     return Tracked(average, tracked.seen + active)
-
-
-def rows(values: Array, leaf: Array) -> Array:
-    """One number a task, or a matrix over the first two axes, ready to meet a stacked leaf.
-
-    Of size 1 along the other axes: an array spread over them would not be sharded as the leaf is.
-    """
-    return lax.expand_dims(values, range(values.ndim, leaf.ndim))

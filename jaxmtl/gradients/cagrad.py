@@ -2,7 +2,7 @@
 
 from jaxmtl._base import Balancer, Given
 from jaxmtl._checks import check_at_least, check_choice, optional_num_tasks
-from jaxmtl._preference import equal_shares
+from jaxmtl._gram import equal_shares
 from jaxmtl._typing import Array
 from jaxmtl.gradients._solved import solved
 from jaxmtl.solvers.worst_case import worst_case
@@ -49,7 +49,7 @@ def cagrad(c: float = 0.5, *, rescale: str = "none", num_tasks: int | None = Non
     divisor = {"none": 1.0, "1+c": 1 + c, "1+c^2": 1 + c**2}[rescale]
 
     def solve(given: Given) -> tuple[Array, Array, Array]:
-        shares = equal_shares(given)
+        shares = equal_shares(given.active, given.gramian.dtype)
         found = worst_case(given.gramian, shares, c, given.active)
         return (shares + found.z) / divisor, found.residual, found.iterations
 

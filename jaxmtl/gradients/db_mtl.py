@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Preparation, Weighting
 from jaxmtl._checks import check_at_least, check_num_tasks, check_share
-from jaxmtl._gram import only_active, reciprocal
+from jaxmtl._gram import only_active, reciprocal, rows
 from jaxmtl._typing import Array, PyTree
-from jaxmtl.gradients._tracking import Tracked, init_tracked, rows, track
+from jaxmtl.gradients._tracking import Tracked, init_tracked, track
 
 
 def db_mtl(num_tasks: int, *, decay: float = 0.9, decay_power: float = 0.5) -> Balancer:

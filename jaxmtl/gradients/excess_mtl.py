@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Preparation, Weighting
 from jaxmtl._checks import check_at_least, check_num_tasks
-from jaxmtl._gram import reciprocal
+from jaxmtl._gram import reciprocal, rows
 from jaxmtl._typing import Array, PyTree
-from jaxmtl.gradients._tracking import rows, stacked_zeros
+from jaxmtl.gradients._tracking import stacked_zeros
 
 
 class ExcessState(NamedTuple):

@@ -4,12 +4,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
-from jaxmtl._checks import check_num_tasks
+from jaxmtl._base import Balancer, Given
 from jaxmtl._gram import reciprocal
-from jaxmtl._learned import Learned, init_learned, learn_logarithm
+from jaxmtl._learned import Learned
 from jaxmtl._typing import Array
 from jaxmtl.gradients._equal_cosines import equal_cosines
+from jaxmtl.losses.imtl_l import imtl_l
 
 
 def imtl(num_tasks: int, *, optimizer: optax.GradientTransformation | None = None) -> Balancer:
@@ -48,21 +48,12 @@ def imtl(num_tasks: int, *, optimizer: optax.GradientTransformation | None = Non
       Liu et al., `Towards Impartial Multi-task Learning
       <https://openreview.net/forum?id=IMPnRXEWpvr>`_, 2021
     """
-    check_num_tasks(num_tasks)
-    learner = optax.adam(1e-2) if optimizer is None else optimizer
+    learned_scale = imtl_l(num_tasks, optimizer=optimizer).weighting
 
     def update(given: Given, state: Learned) -> tuple[Array, Learned]:
-        scale = jnp.exp(state.value)
+        scale, state = learned_scale.update(given, state)
         weights, _ = equal_cosines(given.gramian)
-        weights = weights * reciprocal(jnp.sum(weights / scale))
-        slope = scale * given.losses - 1
-        return weights, learn_logarithm(state, slope, given.active, learner)
+        return weights * reciprocal(jnp.sum(weights / scale)), state
 
-    return make_balancer(
-        Weighting(
-            lambda dtype: init_learned(jnp.zeros(num_tasks, dtype), learner),
-            update,
-            frozenset({"losses", "gramian"}),
-            num_tasks,
-        )
-    )
+    reads = learned_scale.reads | {"gramian"}
+    return make_balancer(learned_scale._replace(update=update, reads=reads))

@@ -6,7 +6,7 @@ from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_num_tasks, check_share
 from jaxmtl._typing import Array
-from jaxmtl.gradients._shares import averaged, inverse_shares
+from jaxmtl.gradients._shares import average_shares
 
 
 def lr_annealing(num_tasks: int, *, decay: float = 0.9) -> Balancer:
@@ -51,7 +51,7 @@ def lr_annealing(num_tasks: int, *, decay: float = 0.9) -> Balancer:
 
     def update(given: Given, weights: Array) -> tuple[Array, Array]:
         norms = jnp.sqrt(jnp.diagonal(given.gramian))
-        weights = averaged(weights, inverse_shares(norms, given.active), given.active, decay)
+        weights = average_shares(weights, norms, given.active, decay)
         return weights, weights
 
     return make_balancer(

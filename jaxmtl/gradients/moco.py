@@ -5,9 +5,8 @@ import jax.numpy as jnp
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Preparation, Weighting
 from jaxmtl._checks import check_at_least, check_num_tasks, check_share
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, PyTree
-from jaxmtl.gradients._on_simplex import present_shares, settle
+from jaxmtl.gradients._on_simplex import step_to_min_norm
 from jaxmtl.gradients._tracking import Tracked, init_tracked, track
 
 
@@ -61,9 +60,7 @@ def moco(
         return tracked.average, tracked.average, tracked
 
     def update(given: Given, weights: Array) -> tuple[Array, Array]:
-        shares = present_shares(weights, given.active)
-        slope = given.gramian @ shares * reciprocal(jnp.trace(given.gramian)) + rho * shares
-        return settle(shares - step_size * slope, weights, given.active)
+        return step_to_min_norm(weights, given, given.gramian, step_size, rho)
 
     weighting = Weighting(
         lambda dtype: jnp.full(num_tasks, 1 / num_tasks, dtype),

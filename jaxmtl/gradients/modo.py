@@ -5,9 +5,8 @@ import jax.numpy as jnp
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_at_least, check_num_tasks
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
-from jaxmtl.gradients._on_simplex import present_shares, settle
+from jaxmtl.gradients._on_simplex import step_to_min_norm
 
 
 def modo(num_tasks: int, *, step_size: float = 0.1, rho: float = 0.0) -> Balancer:
@@ -53,9 +52,7 @@ def modo(num_tasks: int, *, step_size: float = 0.1, rho: float = 0.0) -> Balance
     check_at_least("rho", rho, 0)
 
     def update(given: Given, weights: Array) -> tuple[Array, Array]:
-        shares = present_shares(weights, given.active)
-        slope = given.cross_gramian @ shares * reciprocal(jnp.trace(given.gramian)) + rho * shares
-        return settle(shares - step_size * slope, weights, given.active)
+        return step_to_min_norm(weights, given, given.cross_gramian, step_size, rho)
 
     return make_balancer(
         Weighting(

@@ -11,7 +11,7 @@ from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_count, check_num_tasks, check_share, typed_key
 from jaxmtl._gram import solve_dtype
 from jaxmtl._typing import Array, PyTree
-from jaxmtl.gradients._shares import averaged, inverse_shares
+from jaxmtl.gradients._shares import average_shares
 
 
 def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
@@ -54,7 +54,7 @@ def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
 
     def update(given: Given, weights: Array) -> tuple[Array, Array]:
         traces = jnp.abs(given.extra["ntk_traces"])
-        weights = averaged(weights, inverse_shares(traces, given.active), given.active, decay)
+        weights = average_shares(weights, traces, given.active, decay)
         return weights, weights
 
     return make_balancer(

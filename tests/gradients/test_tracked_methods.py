@@ -4,20 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.optimize
 
 import jaxmtl
 from tests.gradients.test_norm_methods import run
-from tests.references import gradients, min_norm_weights, relative_error
+from tests.references import gradients, min_norm_weights, nearest_convex, relative_error
 
 NOISY = [gradients(seed, 3, 30, spread=1, kind="conflicting") for seed in range(8)]
-
-
-def project(point):
-    """max(v - t, 0), with the one t at which the entries sum to one."""
-    excess = lambda t: np.maximum(point - t, 0).sum() - 1  # noqa: E731
-    t = scipy.optimize.brentq(excess, point.min() - 1, point.max(), xtol=1e-14, rtol=1e-14)
-    return np.maximum(point - t, 0)
 
 
 def test_moco_step_by_step():
@@ -26,7 +18,7 @@ def test_moco_step_by_step():
     for t, j in enumerate(NOISY):
         y = 0.7 * y + 0.3 * j
         gram = y @ y.T
-        w = project(w - 0.5 * (gram @ w / np.trace(gram) + 0.1 * w))
+        w = nearest_convex(w - 0.5 * (gram @ w / np.trace(gram) + 0.1 * w))
         np.testing.assert_allclose(weights[t], w, atol=1e-5)
         assert relative_error(updates[t], w @ y) < 1e-5
 
@@ -66,7 +58,7 @@ def test_modo_step_by_step():
     w = np.full(3, 1 / 3)
     for t, j in enumerate(NOISY):
         cross = first[t].astype(np.float64) @ second[t].astype(np.float64).T
-        w = project(w - 0.5 * (cross @ w / np.sum(j**2) + 0.1 * w))
+        w = nearest_convex(w - 0.5 * (cross @ w / np.sum(j**2) + 0.1 * w))
         np.testing.assert_allclose(weights[t], w, atol=1e-5)
         assert relative_error(updates[t], w @ j) < 1e-5
 
@@ -82,7 +74,7 @@ def test_sdmgrad_step_by_step():
         cross = first[t].astype(np.float64) @ second[t].astype(np.float64).T / np.sum(j**2)
         for _ in range(7):
             momentum = 0.5 * momentum + cross @ (w + 0.4 * preference)
-            w = project(w - momentum)
+            w = nearest_convex(w - momentum)
         expected = (w + 0.4 * preference) / 1.4
         np.testing.assert_allclose(weights[t], expected, atol=2e-5)
         assert relative_error(updates[t], expected @ j) < 1e-4

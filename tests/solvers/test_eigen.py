@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.optimize
 
 from jaxmtl.solvers import eigen, simplex
-from tests.references import gradients
+from tests.references import gradients, nearest_convex
 
 solve = jax.jit(eigen)
 
@@ -66,13 +65,6 @@ def test_zero_rows_have_zero_eigenvalues():
 def test_a_matrix_that_is_not_square_is_refused():
     with pytest.raises(ValueError, match=r"shape \(T, T\), but it has \(2, 3\)"):
         eigen(jnp.ones((2, 3)))
-
-
-def nearest_convex(point):
-    """max(v - t, 0), with the one t at which the entries sum to one."""
-    excess = lambda t: np.maximum(point - t, 0).sum() - 1  # noqa: E731
-    t = scipy.optimize.brentq(excess, point.min() - 1, point.max(), xtol=1e-14, rtol=1e-14)
-    return np.maximum(point - t, 0)
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 1e3])
