@@ -23,12 +23,16 @@ class Problem(NamedTuple):
       metrics: ``(params, split) -> {task: scalar}``, what a reader cares about.
       maximize: whether a task's metric is better when higher.
       metric_names: what a task's metric is called.
-      initial_values: the losses of a model that outputs zeros, from theory.
-      prior_values: the losses of the best constant output, which knows the labels' prior only.
-      standardisation: the static loss weights that amount to standardising the regression targets.
       train: arrays whose first axis runs over the examples.
       validation: likewise, to choose hyperparameters on.
       test: likewise, to report.
+      initial_values: the losses of a model that outputs zeros, from theory; None where there is no
+        theory.
+      prior_values: the losses of the best constant output, which knows the labels' prior only.
+      standardisation: the static loss weights that amount to standardising the regression targets.
+      learning_rate: of Adam, chosen on the validation split with equal weights.
+      batch: examples in a batch.
+      steps: how long a comparison trains unless told.
     """
 
     name: str
@@ -38,9 +42,12 @@ class Problem(NamedTuple):
     metrics: Callable[[PyTree, Batch], dict[str, Array]]
     maximize: dict[str, bool]
     metric_names: dict[str, str]
-    initial_values: dict[str, float]
-    prior_values: dict[str, float]
-    standardisation: dict[str, float]
     train: dict[str, np.ndarray]
     validation: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
+    initial_values: dict[str, float] | None = None
+    prior_values: dict[str, float] | None = None
+    standardisation: dict[str, float] | None = None
+    learning_rate: float = 1e-2
+    batch: int = 256
+    steps: int = 800
