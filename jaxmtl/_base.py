@@ -77,7 +77,7 @@ class Timing(NamedTuple):
     steps from ``start`` on.
 
     Attributes:
-      period: steps from one question to the next.
+      period: steps from one question to the next; None where this step is known to ask.
       start: the first step that asks.
       ramp: steps on the way.
       before: (T,) constant weights; 1/T for each task present if None.

@@ -16,6 +16,7 @@ from jaxmtl._backward import (
     pull_back_each,
     pull_back_weights,
 )
+from jaxmtl._balancer import rebuild
 from jaxmtl._base import Balancer, BalancerState, Given, check_balancer
 from jaxmtl._checks import check_choice, check_count
 from jaxmtl._gram import solve_dtype
@@ -122,14 +123,14 @@ def value_and_balanced_grad(
         branches = reads_gramian and (lean or timing is not None)
         unrolled = branches and loops_are_slow(at.pull_back, jnp.ones(at.num_tasks))
 
-        def stacked(state: BalancerState) -> tuple[PyTree, BalancerState]:
+        def stacked(balancer: Balancer, state: BalancerState) -> tuple[PyTree, BalancerState]:
             grads = pull_back_each(at.pull_back, at.num_tasks, chunk_size)
             return balancer.update(grads, state, params, **options)
 
         def weighted(
-            state: BalancerState, measure: Callable[[Given], Given] | None
+            balancer: Balancer, state: BalancerState, measure: Callable[[Given], Given] | None
         ) -> tuple[PyTree, BalancerState]:
-            weights, new_state = weigh(weighting, timing, given, state, dtype, measure)
+            weights, new_state = weigh(weighting, balancer.timing, given, state, dtype, measure)
             are_weighted = select_leaves(roles.weighted, params)
             grads = [pull_back_weights(at, weights)]
             if not all(are_weighted):
@@ -139,28 +140,31 @@ def value_and_balanced_grad(
             grad = jax.tree.unflatten(jax.tree.structure(grads[0]), chosen)
             return grad, keep_if_finite(chosen, new_state, state)
 
-        def asked(state: BalancerState) -> tuple[PyTree, BalancerState]:
+        def asked(balancer: Balancer, state: BalancerState) -> tuple[PyTree, BalancerState]:
             if not lean:
-                return stacked(state)
+                return stacked(balancer, state)
             are_measured = select_leaves(roles.measured, params)
             measure = functools.partial(_with_lean_gramian, at, are_measured, unrolled)
             if unrolled and timing is not None:
                 measured = measure(given)
-                return weighted(state, lambda _: measured)
-            return weighted(state, measure)
-
-        def held(state: BalancerState) -> tuple[PyTree, BalancerState]:
-            return weighted(state, None)
+                return weighted(balancer, state, lambda _: measured)
+            return weighted(balancer, state, measure)
 
         if needs_stack:
-            route = stacked
+            grad, new_state = stacked(balancer, state)
         elif not reads_gramian:
-            route = functools.partial(weighted, measure=lambda given: given)
+            grad, new_state = weighted(balancer, state, lambda given: given)
         elif timing is None or unrolled:
-            route = asked
+            grad, new_state = asked(balancer, state)
         else:
-            route = functools.partial(lax.cond, is_due(timing, state.timing), asked, held)
-        grad, new_state = route(state)
+            # A second branch on the same question would hold the stack twice.
+            due = rebuild(balancer, timing=timing._replace(period=None))
+            grad, new_state = lax.cond(
+                is_due(timing, state.timing),
+                functools.partial(asked, due),
+                functools.partial(weighted, balancer, measure=None),
+                state,
+            )
         return at.value, grad, new_state
 
     return evaluate

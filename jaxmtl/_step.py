@@ -92,7 +92,9 @@ def weigh(
         new_timing = state.timing
     else:
         last, method = state.timing.weights, state.method
-        if measure is not None:
+        if measure is not None and timing.period is None:
+            last, method = ask(method)
+        elif measure is not None:
             due = is_due(timing, state.timing)
             last, method = jax.lax.cond(due, ask, lambda method: (last, method), method)
             # A task that was absent when the method was asked keeps its last weight.
