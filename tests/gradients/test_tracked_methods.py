@@ -199,11 +199,13 @@ def test_krum_reference_number():
 def test_krum_scores_by_hand():
     for seed in range(10):
         j = gradients(seed, 7, 10, spread=0.5)
+        j[3] = j[5]  # equal distances
         distances = np.sum((j[:, None] - j[None]) ** 2, axis=2)
-        scores = np.sort(distances, axis=1)[:, 1 : 1 + 7 - 2 - 2].sum(axis=1)
-        chosen = np.argsort(scores)[:2]
-        updates, _, _ = run(jaxmtl.krum(2, num_selected=2, num_tasks=7), [j])
-        assert relative_error(updates[0], j[chosen].mean(axis=0)) < 1e-6
+        for byzantine in (0, 2, 4):
+            scores = np.sort(distances, axis=1)[:, 1 : 1 + 7 - byzantine - 2].sum(axis=1)
+            chosen = np.argsort(scores, kind="stable")[:2]
+            updates, _, _ = run(jaxmtl.krum(byzantine, num_selected=2, num_tasks=7), [j])
+            assert relative_error(updates[0], j[chosen].mean(axis=0)) < 1e-6
 
 
 def test_too_few_tasks_for_robustness():

@@ -20,6 +20,8 @@ METHODS = {
     "imtl_g": (lambda t: jaxmtl.imtl_g(num_tasks=t), aggregation.IMTLG),
     "aligned_mtl": (lambda t: jaxmtl.aligned_mtl(num_tasks=t), aggregation.AlignedMTL),
     "pcgrad": (lambda t: jaxmtl.pcgrad(0, num_tasks=t), aggregation.PCGrad),
+    "gradvac": (lambda t: jaxmtl.gradvac(t, 0), aggregation.GradVac),
+    "fairgrad": (lambda t: jaxmtl.fairgrad(2.0, num_tasks=t), lambda: aggregation.FairGrad(alpha=2.0)),
     "krum": (
         lambda t: jaxmtl.krum(0, num_selected=2, num_tasks=t),
         lambda: aggregation.Krum(n_byzantine=0, n_selected=2),
