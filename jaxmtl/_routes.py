@@ -113,23 +113,24 @@ def value_and_balanced_grad(
                 "extra must be a dict of what else the method needs, such as"
                 f' {{"ntk_traces": traces}}, without losses and active, but it is {extra!r}.'
             )
-        lean = memory == "lean" and reads_gramian
-        at = linearise(fun, argnums, has_aux, args, kwargs, forward=lean)
         params = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in argnums)
-        options = {"losses": at.losses, "active": active, **(extra or {})}
         dtype = solve_dtype(jax.tree.leaves(params))
-        given = read_inputs(weighting, at.num_tasks, dtype, **options)
-        # The choice of every and warm_up is a branch, and the lean route a loop.
-        branches = reads_gramian and (lean or timing is not None)
-        unrolled = branches and loops_are_slow(at.pull_back, jnp.ones(at.num_tasks))
 
-        def stacked(balancer: Balancer, state: BalancerState) -> tuple[PyTree, BalancerState]:
-            grads = pull_back_each(at.pull_back, at.num_tasks, chunk_size)
-            return balancer.update(grads, state, params, **options)
+        def at_params(forward: bool = False) -> Linearised:
+            return linearise(fun, argnums, has_aux, args, kwargs, forward=forward)
 
-        def weighted(
-            balancer: Balancer, state: BalancerState, measure: Callable[[Given], Given] | None
-        ) -> tuple[PyTree, BalancerState]:
+        def take(balancer: Balancer, *, asks: bool) -> tuple[Any, PyTree, BalancerState]:
+            """Take one step, from the forward pass on."""
+            lean = asks and reads_gramian and memory == "lean"
+            at = at_params(forward=lean)
+            options = {"losses": at.losses, "active": active, **(extra or {})}
+            if needs_stack or (asks and reads_gramian and not lean):
+                grads = pull_back_each(at.pull_back, at.num_tasks, chunk_size)
+                return at.value, *balancer.update(grads, state, params, **options)
+            given = read_inputs(weighting, at.num_tasks, dtype, **options)
+            if lean:
+                given = _with_lean_gramian(at, select_leaves(roles.measured, params), given)
+            measure = (lambda _: given) if asks else None
             weights, new_state = weigh(weighting, balancer.timing, given, state, dtype, measure)
             are_weighted = select_leaves(roles.weighted, params)
             grads = [pull_back_weights(at, weights)]
@@ -138,41 +139,40 @@ def value_and_balanced_grad(
             flat = zip(*map(jax.tree.leaves, grads), strict=True)
             chosen = [g[0] if w else g[-1] for g, w in zip(flat, are_weighted, strict=True)]
             grad = jax.tree.unflatten(jax.tree.structure(grads[0]), chosen)
-            return grad, keep_if_finite(chosen, new_state, state)
+            return at.value, grad, keep_if_finite(chosen, new_state, state)
 
-        def asked(balancer: Balancer, state: BalancerState) -> tuple[PyTree, BalancerState]:
-            if not lean:
-                return stacked(balancer, state)
-            are_measured = select_leaves(roles.measured, params)
-            measure = functools.partial(_with_lean_gramian, at, are_measured, unrolled)
-            if unrolled and timing is not None:
-                measured = measure(given)
-                return weighted(balancer, state, lambda _: measured)
-            return weighted(balancer, state, measure)
+        if timing is None or needs_stack or not reads_gramian:
+            return take(balancer, asks=True)
+        if loops_are_slow(lambda: at_params().losses):
+            return take(balancer, asks=True)
+        # The forward pass belongs into the branches: XLA then fuses it with the backward pass as
+        # it does without one. And a second branch inside, on the same question, would have the
+        # stack of gradients copied: hence a balancer that is known to be due.
+        due = rebuild(balancer, timing=timing._replace(period=None))
+        names: list[Any] = []
 
-        if needs_stack:
-            grad, new_state = stacked(balancer, state)
-        elif not reads_gramian:
-            grad, new_state = weighted(balancer, state, lambda given: given)
-        elif timing is None or unrolled:
-            grad, new_state = asked(balancer, state)
-        else:
-            # A second branch on the same question would hold the stack twice.
-            due = rebuild(balancer, timing=timing._replace(period=None))
-            grad, new_state = lax.cond(
-                is_due(timing, state.timing),
-                functools.partial(asked, due),
-                functools.partial(weighted, balancer, measure=None),
-                state,
-            )
-        return at.value, grad, new_state
+        def branch(balancer: Balancer, *, asks: bool) -> Any:
+            value, *rest = take(balancer, asks=asks)
+            leaves, treedef = jax.tree.flatten(value)
+            arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+            # Auxiliary data may hold names, which are no result of a branch.
+            names[:] = treedef, [None if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
+            return arrays, *rest
+
+        arrays, *rest = lax.cond(
+            is_due(timing, state.timing),
+            functools.partial(branch, due, asks=True),
+            functools.partial(branch, balancer, asks=False),
+        )
+        treedef, others = names
+        in_turn = iter(arrays)
+        leaves = [next(in_turn) if other is None else other for other in others]
+        return jax.tree.unflatten(treedef, leaves), *rest
 
     return evaluate
 
 
-def _with_lean_gramian(
-    at: Linearised, are_measured: list[bool], unrolled: bool, given: Given
-) -> Given:
+def _with_lean_gramian(at: Linearised, are_measured: list[bool], given: Given) -> Given:
     """G_ji = <g_j, g_i> as the derivative of loss j along g_i: one gradient at a time."""
 
     def column(row: Array) -> Array:
@@ -186,6 +186,7 @@ def _with_lean_gramian(
         return jnp.where(given.active, slopes, 0)
 
     rows = jnp.eye(at.num_tasks)
+    unrolled = loops_are_slow(at.pull_back, jnp.ones(at.num_tasks))
     columns = one_by_one(column, rows, wait=True) if unrolled else lax.map(column, rows)
     gramian = jnp.asarray(columns, given.losses.dtype)
     return given._replace(gramian=(gramian + gramian.T) / 2)

@@ -197,7 +197,8 @@ def solve_on(support: Array, matrix: Array, target: Array) -> Array:
       the ridge out of the solution again.
     """
     identity = jnp.eye(len(support), dtype=matrix.dtype)
-    ridge = len(support) * jnp.finfo(matrix.dtype).eps
+    # Above the rounding of the matrix, or the factor of a singular one may not exist.
+    ridge = 4 * len(support) * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.diagonal(matrix))
     inside = support[:, None] & support[None, :]
     factor = jax.scipy.linalg.cho_factor(jnp.where(inside, matrix + ridge * identity, identity))
     rows = jnp.expand_dims(support, tuple(range(1, target.ndim)))

@@ -181,3 +181,20 @@ def test_preferences():
         jaxmtl.cagrad(-1.0)
     with pytest.raises(ValueError, match="alpha must be a number above 0"):
         jaxmtl.fairgrad(0.0)
+
+
+@pytest.mark.parametrize("name", ["dualproj", "upgrad"])
+@pytest.mark.parametrize("num", [2, 3])
+def test_nearly_parallel_gradients_have_a_factor(name, num):
+    """Their Gramian is singular up to its own rounding, which the ridge has to exceed."""
+    rng = np.random.default_rng(0)
+    along = rng.normal(size=(2000, 1, 2)) * rng.normal(size=(2000, num, 1))
+    apart = 10 ** rng.uniform(-9, -3, size=(2000, 1, 1)) * rng.normal(size=(2000, num, 2))
+    stacks = (along * (1 + apart)).astype(np.float32)
+    known = ["-0x1.03b89ap-2 -0x1.519802p-11 0x1.0cb630p-2 0x1.571d20p-11"]
+    known += ["-0x1.47381ap-5 0x1.7a6e2p-14 0x1.331c4p+1 -0x1.62c164p-8"]
+    stacks[:2, :2] = [np.reshape([float.fromhex(x) for x in j.split()], (2, 2)) for j in known]
+    balancer = getattr(jaxmtl, name)(num_tasks=num)
+    state = balancer.init(jnp.zeros(2))
+    found = jax.jit(jax.vmap(lambda j: balancer.update(j, state)[0]))(jnp.asarray(stacks))
+    assert np.all(np.isfinite(found))

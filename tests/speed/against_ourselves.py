@@ -6,117 +6,160 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 import jaxmtl
 from tests.speed.measure import Ratio, compare
+from tests.speed.models import MODELS, Jax, Model, losses_fn
 
-WIDTH, DEPTH, BATCH = 512, 6, 128
-
-
-def encode(shared: Any, x: jax.Array) -> jax.Array:
-    """A trunk of square layers."""
-    for i in range(DEPTH):
-        x = jnp.tanh(x @ shared[f"w{i}"])
-    return x
-
-
-def decode(heads: jax.Array, features: jax.Array, x: jax.Array) -> jax.Array:
-    """One linear head and squared error for each task."""
-    del x
-    return jnp.mean((features @ heads - 1) ** 2, axis=0)
-
-
-def losses_fn(params: Any, x: jax.Array) -> jax.Array:
-    """All losses."""
-    return decode(params["heads"], encode(params["shared"], x), x)
-
-
-def model(num_tasks: int) -> tuple[Any, jax.Array]:
-    """Parameters and a batch."""
-    keys = jax.random.split(jax.random.key(0), DEPTH + 2)
-    draw = jax.random.normal
-    shared = {f"w{i}": draw(keys[i], (WIDTH, WIDTH)) / WIDTH**0.5 for i in range(DEPTH)}
-    heads = draw(keys[-1], (WIDTH, num_tasks)) / WIDTH**0.5
-    return {"shared": shared, "heads": heads}, draw(keys[-2], (BATCH, WIDTH))
+Step = Callable[[], Any]
 
 
 def steps(tasks: tuple[int, ...] = (2, 8)) -> Iterator[Ratio]:
-    """Steps of an MLP: a plain sum of the losses over ours, 1 where balancing costs nothing."""
-    for num_tasks in tasks:
-        params, x = model(num_tasks)
-        plain = jax.jit(jax.grad(lambda p: jnp.sum(losses_fn(p, x))))  # noqa: B023
-        gls = jaxmtl.gls(num_tasks=num_tasks)
-        upgrad = jaxmtl.upgrad(num_tasks=num_tasks)
+    """Whole steps with Adam: a plain sum of the losses over ours; 1 where balancing is free."""
+    for kind, make in MODELS.items():
+        for num_tasks in tasks:
+            model, upgrad = make(num_tasks), jaxmtl.upgrad(num_tasks=num_tasks)
+            plain = _plain(model)
+            stacked = _balanced(model, upgrad)
+            cases: dict[str, tuple[Step, Step]] = {
+                "gls": (_balanced(model, jaxmtl.gls(num_tasks=num_tasks)), plain),
+                "upgrad, features": (_features(model, upgrad), plain),
+                "upgrad, stacked": (stacked, plain),
+                "upgrad, stacked, beside T backward": (stacked, _separate(model, num_tasks)),
+                "upgrad, lean": (_balanced(model, upgrad, memory="lean"), plain),
+                "every(upgrad, 10), ten": (
+                    _repeated(_balanced(model, jaxmtl.every(upgrad, 10))),
+                    _repeated(plain),
+                ),
+            }
+            for case, (ours, theirs) in cases.items():
+                name = f"{kind}, {case}, T = {num_tasks}"
+                yield compare("training step beside a plain one", name, ours, theirs, seconds=1.5)
 
-        def routed(balancer: Any, calls: int = 1, **options: Any) -> Callable[[], Any]:
-            route = jax.jit(jaxmtl.value_and_balanced_grad(losses_fn, balancer, **options))
-            state = [balancer.init(params)]  # noqa: B023
 
-            def call() -> Any:
-                for _ in range(calls):
-                    _, grad, state[0] = route(state[0], params, x)  # noqa: B023
-                return grad
+def _stepper(model: Model, state: Any, grad_fn: Callable[[Any, Any, Any], Any]) -> Step:
+    """A jitted step with Adam, its buffers donated, from ``(state, params, x)`` to a gradient."""
+    optimizer, x = optax.adam(1e-3), jnp.asarray(model.batch)
 
-            return call
+    def step(params: Any, state: Any, opt_state: Any, x: jax.Array) -> Any:
+        grad, state = grad_fn(state, params, x)
+        updates, opt_state = optimizer.update(grad, opt_state, params)
+        return optax.apply_updates(params, updates), state, opt_state
 
-        by_features = jax.jit(jaxmtl.value_and_features_grad(encode, decode, upgrad))
-        of_features = upgrad.init(params["shared"])
-        separate = jax.jit(
-            lambda p: [jax.grad(lambda p, i=i: losses_fn(p, x)[i])(p) for i in range(num_tasks)]  # noqa: B023
-        )
-        cases = {
-            "gls (losses only)": (routed(gls), lambda f=plain, p=params: f(p)),
-            "upgrad, features": (
-                lambda f=by_features, s=of_features, p=params, x=x: f(
-                    s, p["shared"], p["heads"], x
-                )[1],
-                lambda f=plain, p=params: f(p),
-            ),
-            "upgrad, stacked": (routed(upgrad), lambda f=plain, p=params: f(p)),
-            "upgrad, stacked, beside T gradients": (
-                routed(upgrad),
-                lambda f=separate, p=params: f(p),
-            ),
-            "upgrad, lean": (routed(upgrad, memory="lean"), lambda f=plain, p=params: f(p)),
-            "every(upgrad, 10), ten steps": (
-                routed(jaxmtl.every(upgrad, 10), calls=10),
-                lambda f=plain, p=params: [f(p) for _ in range(10)],
-            ),
-        }
-        for case, (ours, theirs) in cases.items():
-            yield compare("training step", f"{case}, T = {num_tasks}", ours, theirs, seconds=2)
+    jitted = jax.jit(step, donate_argnums=(0, 1, 2))
+    params = _params(model)
+    kept = [(params, state, optimizer.init(params))]
+
+    def call() -> Any:
+        kept[0] = jitted(*kept[0], x)
+        return kept[0]
+
+    return call
+
+
+def _params(model: Model) -> Any:
+    return jax.tree.map(jnp.array, {"trunk": model.params, "heads": model.heads})
+
+
+def _plain(model: Model) -> Step:
+    def total(params: Any, x: jax.Array) -> jax.Array:
+        return sum(losses_fn(model.trunk, params, x).values())
+
+    return _stepper(model, (), lambda state, params, x: (jax.grad(total)(params, x), state))
+
+
+def _balanced(model: Model, balancer: jaxmtl.Balancer, **options: Any) -> Step:
+    route = jaxmtl.value_and_balanced_grad(
+        lambda params, x: losses_fn(model.trunk, params, x), balancer, **options
+    )
+    return _stepper(model, balancer.init(_params(model)), lambda *args: route(*args)[1:])
+
+
+def _features(model: Model, balancer: jaxmtl.Balancer) -> Step:
+    def decode(heads: Any, features: jax.Array, x: jax.Array) -> dict[str, jax.Array]:
+        del x
+        return {task: jnp.mean((features @ w - 1) ** 2) for task, w in heads.items()}
+
+    route = jaxmtl.value_and_features_grad(
+        lambda trunk, x: model.trunk(Jax, trunk, x), decode, balancer
+    )
+
+    def grad_fn(state: Any, params: Any, x: jax.Array) -> Any:
+        _, (trunk, heads), state = route(state, params["trunk"], params["heads"], x)
+        return {"trunk": trunk, "heads": heads}, state
+
+    return _stepper(model, balancer.init(_params(model)["trunk"]), grad_fn)
+
+
+def _separate(model: Model, num_tasks: int) -> Step:
+    """One forward and T backward passes, and nothing else: the sum of what they return."""
+
+    def grad_fn(state: Any, params: Any, x: jax.Array) -> Any:
+        losses, pull_back = jax.vjp(lambda p: losses_fn(model.trunk, p, x), params)
+        one_hot = (jax.tree.unflatten(jax.tree.structure(losses), e) for e in jnp.eye(num_tasks))
+        grads = [pull_back(cotangent)[0] for cotangent in one_hot]
+        # Without it, XLA adds up the cotangents and goes back once.
+        grads = jax.lax.optimization_barrier(grads)
+        return jax.tree.map(lambda *leaves: sum(leaves), *grads), state
+
+    return _stepper(model, (), grad_fn)
+
+
+def _repeated(step: Step) -> Step:
+    def call() -> Any:
+        for _ in range(10):
+            result = step()
+        return result
+
+    return call
 
 
 def floor(tasks: tuple[int, ...] = (2, 8, 32), size: int = 4 * 10**6) -> Iterator[Ratio]:
-    """Gramian and combination beside the larger of two bounds: copies, and products."""
-    block = jnp.ones((1024, 1024))
+    """Gramian and combination beside the larger of two bounds: bytes moved, and products.
+
+    The bound in bytes reads the stack twice and writes the update once, at the rate of adding 1 in
+    place; that in products takes half the symmetric matrix, at the rate of a square product.
+    """
+    block, numbers = jnp.ones((1024, 1024)), [jnp.ones(16 * 10**6)]
     product = jax.jit(lambda a: a @ a)
-    big = jnp.ones(32 * 10**6)
-    copy = jax.jit(lambda a: a + 1)
-    rate = 2 * 1024**3 / (1e-3 * compare("", "", lambda: product(block), lambda: copy(big)).ours)
-    speed = 8 * big.size / (1e-3 * compare("", "", lambda: copy(big), lambda: copy(big)).ours)
+    in_place = jax.jit(lambda a: a + 1, donate_argnums=0)
+
+    def add() -> Any:
+        numbers[0] = in_place(numbers[0])
+        return numbers[0]
+
+    rates = compare("", "", lambda: product(block), add, seconds=2)
+    flops, bytes_ = 2 * 1024**3 / rates.ours, 8 * numbers[0].size / rates.theirs  # a millisecond
     for num_tasks in tasks:
         stack = jax.random.normal(jax.random.key(0), (num_tasks, size))
         balancer = jaxmtl.normalize(num_tasks=num_tasks)
         update, state = jax.jit(balancer.update), balancer.init(stack[0])
-        moved = 4 * size * (2 * num_tasks + 1) / speed
-        counted = 2 * num_tasks * (num_tasks + 1) * size / rate
-        ours = compare("", "", lambda u=update, g=stack, s=state: u(g, s)[0], lambda: 0).ours
-        bound = 1e3 * max(moved, counted)
-        ratio = bound / ours
+        bound = max(
+            4 * size * (2 * num_tasks + 1) / bytes_, num_tasks * (num_tasks + 3) * size / flops
+        )
+        ours = compare("", "", lambda u=update, g=stack, s=state: u(g, s), lambda: 0).ours
         case = f"T = {num_tasks}, P = {size:.0e}"
-        yield Ratio("Gramian and combination beside the floor", case, ours, bound, *[ratio] * 3)
+        what = "Gramian and combination beside the floor"
+        yield Ratio(what, case, ours, bound, *[bound / ours] * 3)
 
 
 def compile_times() -> Iterator[Ratio]:
-    """Compiling the step at T = 32 beside T = 2; above 1 is worse."""
-    times = []
-    for num_tasks in (2, 32):
-        params, x = model(num_tasks)
-        balancer = jaxmtl.upgrad(num_tasks=num_tasks)
-        route = jaxmtl.value_and_balanced_grad(losses_fn, balancer)
-        start = time.perf_counter()
-        jax.jit(route).lower(balancer.init(params), params, x).compile()
-        times.append(1e3 * (time.perf_counter() - start))
-    ratio = times[0] / times[1]
-    yield Ratio("compile time of the step", "T = 32 beside T = 2", times[1], times[0], *[ratio] * 3)
+    """Compiling the step at T = 2 over T = 32; below 1, the larger takes longer."""
+    for kind, make in MODELS.items():
+        times = []
+        for num_tasks in (2, 32):
+            model, balancer = make(num_tasks), jaxmtl.upgrad(num_tasks=num_tasks)
+            params, heads = _params(model), jnp.stack(list(model.heads.values()))
+
+            def losses(params: Any, x: jax.Array, trunk: Any = model.trunk) -> jax.Array:
+                errors = trunk(Jax, params["trunk"], x) @ params["heads"].T - 1
+                return jnp.mean(errors**2, axis=0)
+
+            params["heads"] = heads
+            route = jax.jit(jaxmtl.value_and_balanced_grad(losses, balancer))
+            start = time.perf_counter()
+            route.lower(balancer.init(params), params, jnp.asarray(model.batch)).compile()
+            times.append(1e3 * (time.perf_counter() - start))
+        ratio = times[0] / times[1]
+        yield Ratio("compile time, T = 2 over T = 32", kind, times[1], times[0], *[ratio] * 3)

@@ -19,6 +19,7 @@ class Ratio(NamedTuple):
       ratio: median over the rounds of theirs / ours.
       low: a quarter of the rounds have less.
       high: a quarter have more.
+      note: what else was found.
     """
 
     what: str
@@ -28,6 +29,7 @@ class Ratio(NamedTuple):
     ratio: float
     low: float
     high: float
+    note: str = ""
 
 
 def compare(
@@ -57,6 +59,7 @@ def _repeats(function: Callable[[], Any]) -> int:
 
 
 def _time(function: Callable[[], Any], calls: int) -> float:
+    time.sleep(2e-3)  # the threads of the function before spin on for a while
     start = time.perf_counter()
     for _ in range(calls):
         result = function()
