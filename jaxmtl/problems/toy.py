@@ -35,8 +35,8 @@ def toy() -> Problem:
       >>> problem.tasks
       ('first', 'second')
       >>> params = {"trunk": {"point": jnp.array([0.0, -8.355])}, "heads": {}}
-      >>> {task: f"{loss:.2f}" for task, loss in problem.losses(params, problem.train).items()}
-      {'first': '-1.51', 'second': '-15.08'}
+      >>> {task: f"{loss:.1f}" for task, loss in problem.losses(params, problem.train).items()}
+      {'first': '-1.5', 'second': '-15.1'}
 
     References:
       Liu et al., `Conflict-Averse Gradient Descent for Multi-task Learning
@@ -71,8 +71,10 @@ def toy_losses(point: Array) -> dict[str, Array]:
 
     loss_i = s_i (f_i c_up + q_i c_down), with s = ``SCALES``, c_up = max(tanh(y/2), 0),
     c_down = max(tanh(-y/2), 0) and
-      f_1 = log max(|(-x - 7)/2 - tanh(-y)|, 5e-6) + 6,      q_1 = ((x - 7)^2 + (y + 8)^2/10)/10 - 20,
-      f_2 = log max(|(-x + 3)/2 + tanh(-y) + 2|, 5e-6) + 6,  q_2 = ((x + 7)^2 + (y + 8)^2/10)/10 - 20.
+      f_1 = log max(|(-x - 7)/2 - tanh(-y)|, 5e-6) + 6,
+      f_2 = log max(|(-x + 3)/2 + tanh(-y) + 2|, 5e-6) + 6,
+      q_1 = ((x - 7)^2 + (y + 8)^2/10)/10 - 20,
+      q_2 = ((x + 7)^2 + (y + 8)^2/10)/10 - 20.
 
     At y = 0, where both c are at a tie, each passes its full derivative, as in the authors' code;
     the gradients at the start (0, 0) are then vertical.
