@@ -1,11 +1,12 @@
 """What people look at: curves over time, and bars with their spread. Needs matplotlib."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Polygon
 from numpy.typing import ArrayLike
 
 
@@ -90,4 +91,102 @@ def plot_bars(
     axis.invert_yaxis()
     if reference is not None:
         axis.axvline(reference, color="black", linewidth=1, linestyle="--")
+    return axis
+
+
+def plot_trajectories(
+    paths: ArrayLike,
+    axis: Axes | None = None,
+    *,
+    contours: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+    **line: Any,
+) -> Axes:
+    """Draw paths in the plane, a circle where each starts and a star where it ends.
+
+    Args:
+      paths: (N, steps, 2) points.
+      axis: where to draw; a new figure if None.
+      contours: what to draw contours of behind them: x (A,), y (B,) and values (B, A).
+      **line: passed on to ``Axes.plot`` for the paths; starts and ends have their colours.
+
+    Returns:
+      The axis, both directions to the same scale.
+
+    Raises:
+      ValueError: where the paths are not of that shape.
+
+    Examples:
+      >>> import numpy as np
+      >>> from jaxmtl import plotting
+      >>> axis = plotting.plot_trajectories(np.array([[[0.0, 0.0], [1.0, 1.0]]]), color="black")
+      >>> [line.get_marker() for line in axis.lines]
+      ['None', 'o', '*']
+    """
+    points = np.asarray(paths, float)
+    if points.ndim != 3 or points.shape[-1] != 2:
+        raise ValueError(
+            f"paths must have shape (N, steps, 2), but they have {points.shape}: a single path is"
+            " paths[None]."
+        )
+    axis = plt.subplots()[1] if axis is None else axis
+    if contours is not None:
+        axis.contour(*contours, levels=12, colors="0.75", linewidths=0.7, linestyles="solid")
+    for path in points:
+        (drawn,) = axis.plot(*path.T, **line)
+        colour = drawn.get_color()
+        axis.plot(*path[0], "o", color="white", markeredgecolor=colour, markersize=6)
+        axis.plot(*path[-1], "*", color=colour, markeredgecolor="white", markersize=12)
+    axis.set_aspect("equal")
+    return axis
+
+
+def plot_simplex_path(
+    weights: ArrayLike,
+    axis: Axes | None = None,
+    *,
+    names: Sequence[str] = ("1", "2", "3"),
+    **line: Any,
+) -> Axes:
+    """Draw a path of three convex weights in the triangle whose corners are the tasks.
+
+    Args:
+      weights: (steps, 3) weights, each row with the sum one.
+      axis: where to draw; a new figure if None. Several paths go into one triangle by passing it.
+      names: what to write at the corners: the left, the right and the upper one.
+      **line: passed on to ``Axes.plot`` for the path.
+
+    Returns:
+      The axis, without its frame.
+
+    Raises:
+      ValueError: where the weights are not of three tasks.
+
+    Examples:
+      >>> from jaxmtl import plotting
+      >>> axis = plotting.plot_simplex_path([[0.0, 0.0, 1.0], [0.5, 0.5, 0.0]], label="path")
+      >>> axis.lines[-1].get_xydata().round(3).tolist()
+      [[0.5, 0.866], [0.5, 0.0]]
+    """
+    shares = np.asarray(weights, float)
+    if shares.ndim != 2 or shares.shape[1] != 3:
+        raise ValueError(
+            f"weights must have shape (steps, 3), but they have {shares.shape}: more than three"
+            " tasks have no triangle."
+        )
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
+    axis = plt.subplots()[1] if axis is None else axis
+    if not axis.patches:
+        axis.add_patch(Polygon(corners, fill=False, edgecolor="0.6"))
+        for name, corner, side in zip(names, corners, ("top", "top", "bottom"), strict=True):
+            axis.annotate(
+                name,
+                corner,
+                ha="center",
+                va=side,
+                xytext=(0, 4 if side == "bottom" else -4),
+                textcoords="offset points",
+            )
+        axis.set(aspect="equal", xlim=(-0.1, 1.1), ylim=(-0.1, 1.0))
+        axis.axis("off")
+    axis.plot(*(shares @ corners).T, **line)
     return axis

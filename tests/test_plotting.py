@@ -33,3 +33,42 @@ def test_bars():
     bottom, top = axis.get_ylim()
     assert bottom > top  # the first name is at the top
     assert axis.lines[-1].get_xdata()[0] == 4.0
+
+
+def test_trajectories():
+    paths = np.arange(12.0).reshape(2, 3, 2)
+    x, y = np.linspace(0, 10, 5), np.linspace(0, 12, 7)
+    values = x[None, :] + y[:, None]
+    axis = plotting.plot_trajectories(paths, contours=(x, y, values), color="green")
+    assert len(axis.collections) == 1
+    lines = axis.lines
+    assert len(lines) == 6
+    for i in range(2):
+        path, start, end = lines[3 * i : 3 * i + 3]
+        np.testing.assert_array_equal(path.get_xydata(), paths[i])
+        np.testing.assert_array_equal(start.get_xydata(), paths[i, :1])
+        np.testing.assert_array_equal(end.get_xydata(), paths[i, -1:])
+        assert path.get_color() == start.get_markeredgecolor() == end.get_color() == "green"
+    assert axis.get_aspect() == 1
+    assert plotting.plot_trajectories(paths, axis) is axis
+    assert len(axis.collections) == 1
+    with pytest.raises(ValueError, match=r"paths must have shape .* have \(3, 2\)"):
+        plotting.plot_trajectories(paths[0])
+
+
+def test_simplex_path():
+    axis = plotting.plot_simplex_path(np.eye(3), names=("a", "b", "c"), label="path")
+    assert [text.get_text() for text in axis.texts] == ["a", "b", "c"]
+    (line,) = axis.lines
+    corners = line.get_xydata()
+    np.testing.assert_allclose(axis.patches[0].get_xy()[:3], corners)
+    # Equilateral, the third corner on top; the middle of the weights is that of the triangle.
+    sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
+    np.testing.assert_allclose(sides, 1)
+    assert corners[2, 1] == corners[:, 1].max()
+    again = plotting.plot_simplex_path(np.full((1, 3), 1 / 3), axis)
+    assert again is axis
+    assert len(axis.texts) == 3  # the triangle is drawn once
+    np.testing.assert_allclose(axis.lines[1].get_xydata()[0], corners.mean(axis=0))
+    with pytest.raises(ValueError, match=r"weights must have shape .* have \(5, 4\)"):
+        plotting.plot_simplex_path(np.ones((5, 4)))
