@@ -21,6 +21,8 @@ from jax import lax
 from jaxmtl._checks import check_at_least, check_count
 from jaxmtl._typing import Array
 
+__all__ = ["dominates", "hypervolume", "non_dominated", "preferences"]
+
 
 def dominates(point: Array, other: Array) -> Array:
     """Whether a point is as good in every loss and better in one: all p_i <= q_i, some p_i < q_i.
