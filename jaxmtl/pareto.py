@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from jaxmtl._checks import check_at_least, check_count
 from jaxmtl._typing import Array
@@ -24,7 +25,7 @@ from jaxmtl._typing import Array
 __all__ = ["dominates", "hypervolume", "non_dominated", "preferences"]
 
 
-def dominates(point: Array, other: Array) -> Array:
+def dominates(point: ArrayLike, other: ArrayLike) -> Array:
     """Whether a point is as good in every loss and better in one: all p_i <= q_i, some p_i < q_i.
 
     Args:
@@ -55,7 +56,7 @@ def dominates(point: Array, other: Array) -> Array:
     return jnp.all(point <= other, axis=-1) & jnp.any(point < other, axis=-1)
 
 
-def non_dominated(points: Array) -> Array:
+def non_dominated(points: ArrayLike) -> Array:
     """Which points no other one dominates: the front of a set.
 
     Args:
@@ -83,7 +84,7 @@ def non_dominated(points: Array) -> Array:
     return ~beaten & ~jnp.any(jnp.isnan(points), axis=1)
 
 
-def hypervolume(points: Array, reference: Array) -> Array:
+def hypervolume(points: ArrayLike, reference: ArrayLike) -> Array:
     """Measure what is dominated by some point and dominates the reference: larger is better.
 
     The volume of the union of the boxes between each point and the reference, exactly: with the
@@ -200,7 +201,7 @@ def preferences(num_tasks: int, divisions: int, *, least: float = 0.0) -> Array:
     return jnp.asarray(least + (1 - num_tasks * least) * shares / divisions, jnp.float32)
 
 
-def _stacked(points: Array) -> Array:
+def _stacked(points: ArrayLike) -> Array:
     points = jnp.asarray(points)
     if points.ndim != 2 or not points.shape[1]:
         raise ValueError(

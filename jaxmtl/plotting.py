@@ -125,9 +125,8 @@ def plot_front(
     """
     axis = plt.subplots()[1] if axis is None else axis
     if front is not None:
-        axis.plot(
-            *np.asarray(front, float).T, color="#BBBBBB", linewidth=4, zorder=0, label="front"
-        )
+        x, y = np.asarray(front, float).T
+        axis.plot(x, y, color="#BBBBBB", linewidth=4, zorder=0, label="front")
     for i, (name, values) in enumerate(points.items()):
         losses = np.asarray(values, float)
         if losses.shape[1:] != (2,):
@@ -136,6 +135,7 @@ def plot_front(
             )
         best = np.asarray(non_dominated(losses))
         color = f"C{i}" if colors is None else colors[i]
-        axis.scatter(*losses[best].T, color=color, s=22, label=name)
-        axis.scatter(*losses[~best].T, facecolors="none", edgecolors=color, s=22, linewidths=0.8)
+        (x, y), (beaten_x, beaten_y) = losses[best].T, losses[~best].T
+        axis.scatter(x, y, s=22, color=color, label=name)
+        axis.scatter(beaten_x, beaten_y, s=22, facecolors="none", edgecolors=color, linewidths=0.8)
     return axis
