@@ -3,7 +3,7 @@
 losses -> per-task gradients -> (Gramian, losses) -> task weights -> combined gradient -> optax
 """
 
-from jaxmtl import diagnostics, solvers, theory
+from jaxmtl import diagnostics, pareto, solvers, theory
 from jaxmtl._balancer import make_balancer
 from jaxmtl._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
 from jaxmtl._combinators import on_shared, prioritise
@@ -24,6 +24,7 @@ from jaxmtl.gradients.cagrad import cagrad
 from jaxmtl.gradients.conflict_free import conflict_free
 from jaxmtl.gradients.db_mtl import db_mtl
 from jaxmtl.gradients.dualproj import dualproj
+from jaxmtl.gradients.epo import epo
 from jaxmtl.gradients.excess_mtl import excess_mtl
 from jaxmtl.gradients.fairgrad import fairgrad
 from jaxmtl.gradients.gradnorm import gradnorm
@@ -78,6 +79,7 @@ __all__ = [
     "diagnostics",
     "dualproj",
     "dwa",
+    "epo",
     "equal",
     "every",
     "excess_mtl",
@@ -105,6 +107,7 @@ __all__ = [
     "ntk",
     "ntk_traces",
     "on_shared",
+    "pareto",
     "pbi",
     "pcgrad",
     "per_task",

@@ -17,6 +17,7 @@ from jaxmtl.gradients.cagrad import cagrad
 from jaxmtl.gradients.conflict_free import conflict_free
 from jaxmtl.gradients.db_mtl import db_mtl
 from jaxmtl.gradients.dualproj import dualproj
+from jaxmtl.gradients.epo import epo
 from jaxmtl.gradients.excess_mtl import excess_mtl
 from jaxmtl.gradients.fairgrad import fairgrad
 from jaxmtl.gradients.gradnorm import gradnorm
@@ -262,6 +263,11 @@ METHODS: dict[str, Method] = {
         "Sener & Koltun 2018",
         lambda t, key: mgda(num_tasks=t),
         descends_all=True,
+    ),
+    "epo": Method(
+        "towards equal preferred losses, then down",
+        "Mahapatra & Rajan 2020",
+        lambda t, key: epo(num_tasks=t),
     ),
     "upgrad": Method(
         "each gradient projected on the dual cone",

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 from numpy.typing import ArrayLike
 
+from jaxmtl.pareto import non_dominated
+
 
 def plot_curves(
     series: Mapping[str, ArrayLike],
@@ -189,4 +191,51 @@ def plot_simplex_path(
         axis.set(aspect="equal", xlim=(-0.1, 1.1), ylim=(-0.1, 1.0))
         axis.axis("off")
     axis.plot(*(shares @ corners).T, **line)
+    return axis
+
+
+
+def plot_front(
+    points: Mapping[str, ArrayLike],
+    axis: Axes | None = None,
+    *,
+    front: ArrayLike | None = None,
+    colors: list[Any] | None = None,
+) -> Axes:
+    """Draw named sets of points in the plane of two losses, each with its own front.
+
+    Args:
+      points: name -> (N, 2) losses. What no other point of its set dominates is filled, the rest
+        is hollow.
+      axis: where to draw; a new figure if None.
+      front: (M, 2) losses to join by a line: the true front, or one to compare with.
+      colors: one for each set.
+
+    Returns:
+      The axis.
+
+    Raises:
+      ValueError: where the losses are not two.
+
+    Examples:
+      >>> from jaxmtl import plotting
+      >>> axis = plotting.plot_front({"mgda": [[1.0, 3.0], [2.0, 1.0], [3.0, 3.0]]})
+      >>> [len(drawn.get_offsets()) for drawn in axis.collections]  # on its front, and off it
+      [2, 1]
+    """
+    axis = plt.subplots()[1] if axis is None else axis
+    if front is not None:
+        x, y = np.asarray(front, float).T
+        axis.plot(x, y, color="#BBBBBB", linewidth=4, zorder=0, label="front")
+    for i, (name, values) in enumerate(points.items()):
+        losses = np.asarray(values, float)
+        if losses.shape[1:] != (2,):
+            raise ValueError(
+                f"points must have shape (N, 2), two losses a row, but {name!r} has {losses.shape}."
+            )
+        best = np.asarray(non_dominated(losses))
+        color = f"C{i}" if colors is None else colors[i]
+        (x, y), (beaten_x, beaten_y) = losses[best].T, losses[~best].T
+        axis.scatter(x, y, s=22, color=color, label=name)
+        axis.scatter(beaten_x, beaten_y, s=22, facecolors="none", edgecolors=color, linewidths=0.8)
     return axis

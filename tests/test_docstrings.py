@@ -16,7 +16,7 @@ MODULES = sorted(
 )
 FUNCTIONS = {
     f"{owner.__name__}.{name}": getattr(owner, name)
-    for owner in (jaxmtl, jaxmtl.solvers, jaxmtl.theory)
+    for owner in (jaxmtl, jaxmtl.pareto, jaxmtl.solvers, jaxmtl.theory)
     for name in getattr(owner, "__all__", dir(owner))
     if inspect.isfunction(getattr(owner, name)) and not name.startswith("_")
 }

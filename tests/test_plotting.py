@@ -72,3 +72,22 @@ def test_simplex_path():
     np.testing.assert_allclose(axis.lines[1].get_xydata()[0], corners.mean(axis=0))
     with pytest.raises(ValueError, match=r"weights must have shape .* have \(5, 4\)"):
         plotting.plot_simplex_path(np.ones((5, 4)))
+
+
+
+def test_front():
+    points = {"a": [[1.0, 3.0], [2.0, 1.0], [3.0, 3.0]], "b": [[0.0, 0.0]]}
+    line = np.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]])
+    axis = plotting.plot_front(points, front=line, colors=["r", "b"])
+    np.testing.assert_array_equal(axis.lines[0].get_xydata(), line)
+    filled, hollow, other, empty = axis.collections
+    np.testing.assert_array_equal(filled.get_offsets(), points["a"][:2])
+    np.testing.assert_array_equal(hollow.get_offsets(), points["a"][2:])
+    np.testing.assert_array_equal(other.get_offsets(), points["b"])
+    assert len(empty.get_offsets()) == 0
+    assert [filled.get_facecolor()[0, 0], other.get_facecolor()[0, 2]] == [1.0, 1.0]
+    assert len(hollow.get_facecolor()) == 0
+    assert axis.get_legend_handles_labels()[1] == ["front", "a", "b"]
+    assert plotting.plot_front({"c": [[1.0, 1.0]]}, axis) is axis
+    with pytest.raises(ValueError, match=r"points must have shape \(N, 2\).* 'd' has \(1, 3\)"):
+        plotting.plot_front({"d": [[1.0, 2.0, 3.0]]})

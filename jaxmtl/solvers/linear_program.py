@@ -1,0 +1,208 @@
+"""Linear programmes over the simplex, to a corner."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmtl._typing import Array
+
+
+class LinearProgram(NamedTuple):
+    """A corner of the feasible weights, and how far it is from the best one.
+
+    Attributes:
+      weights: (T,) convex weights w.
+      residual: the larger of the worst violation of a constraint, relative to the sizes in it, and
+        the duality gap relative to max_i |c_i|; 0 where the corner is exact.
+      iterations: pivots.
+    """
+
+    weights: Array
+    residual: Array
+    iterations: Array
+
+
+def linear_program(
+    objective: Array,
+    matrix: Array,
+    bound: Array,
+    required: Array | None = None,
+    active: Array | None = None,
+    *,
+    max_iterations: int = 1000,
+) -> LinearProgram:
+    """Find convex weights that maximise <c, w> subject to A w >= b.
+
+    The dual simplex method: from the corner where the objective is largest, which ignores
+    A w >= b, to the next best one that repairs the worst violation, until none is left. Among
+    violations and ties the lowest index wins once that has taken long, which cannot cycle. The
+    system of the last corner is then solved afresh. Columns and rows are scaled by powers of two,
+    so that neither the sizes of A nor their spread do harm.
+
+    Args:
+      objective: (T,) c.
+      matrix: (M, T) A.
+      bound: (M,) b.
+      required: (M,) bool, the rows that constrain; all if None.
+      active: (T,) bool, where weights may be above zero; all if None.
+      max_iterations: pivots at most.
+
+    Returns:
+      A ``LinearProgram``. Where several corners are as good, it is the one found first, which
+      depends on the order of the weights. Where no weights are feasible, the residual says so. Not
+      differentiable in reverse mode.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxmtl.solvers import linear_program
+      >>> c, row = jnp.array([3.0, 1.0, 0.0]), jnp.array([[-1.0, 0.0, 1.0]])
+      >>> print(linear_program(c, row, jnp.zeros(1)).weights)  # w_2 at least w_0
+      [0.5 0.  0.5]
+
+    References:
+      Lemke, `The dual method of solving the linear programming problem
+      <https://doi.org/10.1002/nav.3800010107>`_, 1954
+
+      Bland, `New Finite Pivoting Rules for the Simplex Method
+      <https://doi.org/10.1287/moor.2.2.103>`_, 1977
+    """
+    num, rows = objective.shape[0], bound.shape[0]
+    if matrix.shape != (rows, num):
+        raise ValueError(
+            f"matrix must have shape (M, T) for a bound of shape (M,) and an objective of shape"
+            f" (T,), but they have {matrix.shape}, {bound.shape} and {objective.shape}."
+        )
+    required = jnp.ones(rows, bool) if required is None else required
+    active = jnp.ones(num, bool) if active is None else active
+    # In x = w / scale: maximise <c, x> with A x - s = b, <scale, x> = 1, x and s above zero.
+    usable = required[:, None] & active[None, :]
+    overall = _powers(jnp.max(jnp.abs(jnp.where(usable, matrix, 0))))
+    a = jnp.where(active[None, :], matrix, 0) * overall
+    scale = _powers(jnp.max(jnp.abs(jnp.where(usable, a, 0)), axis=0))
+    row_scale = _powers(jnp.max(jnp.abs(a * scale[None, :]), axis=1))
+    a = a * scale[None, :] * row_scale[:, None]
+    b = bound * overall * row_scale
+    c = jnp.where(active, objective, 0)
+    c *= _powers(jnp.max(jnp.abs(c)))
+    with jax.default_matmul_precision("highest"):
+        tableau, basis, iterations = _dual_simplex(
+            c * scale, a, b, scale, required, active, max_iterations
+        )
+        x = jnp.zeros(num + rows, a.dtype).at[basis].set(tableau[:-1, -1])[:num]
+        walked = _convex(x * scale, active)
+        solved = _convex(_solve_corner(basis, a, b, scale)[:num] * scale, active)
+        # The multipliers of the constraints stand where the objective's row meets the slacks.
+        duals = jnp.where(required, jnp.maximum(tableau[-1, num:-1], 0), 0)
+
+        def residual(weights: Array) -> Array:
+            x = weights / scale
+            short = jnp.where(required, b - a @ x, 0)
+            sizes = jnp.abs(a) @ x + jnp.abs(b)
+            violation = jnp.max(short / jnp.where(sizes > 0, sizes, 1), initial=0)
+            best = jnp.max(c + (a.T @ duals) / scale, where=active, initial=-jnp.inf) - duals @ b
+            return jnp.maximum(violation, best - c @ weights)
+
+        left, afresh = residual(walked), residual(solved)
+        better = afresh < left  # a NaN of a singular system loses
+        weights = jnp.where(better, solved, walked)
+    return LinearProgram(weights, jnp.where(better, afresh, left), iterations)
+
+
+def _powers(sizes: Array) -> Array:
+    """Powers of two that bring sizes to between 1/2 and 1; one for a size of zero."""
+    usable = (sizes > 0) & jnp.isfinite(sizes)
+    _, exponent = jnp.frexp(jnp.where(usable, sizes, 1))
+    return jnp.where(usable, jnp.ldexp(jnp.ones_like(sizes), -exponent), 1)
+
+
+def _convex(weights: Array, active: Array) -> Array:
+    weights = jnp.where(active, jnp.maximum(weights, 0), 0)
+    return weights / jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
+
+
+def _dual_simplex(
+    c: Array,
+    a: Array,
+    b: Array,
+    scale: Array,
+    required: Array,
+    active: Array,
+    max_iterations: int,
+) -> tuple[Array, Array, Array]:
+    """Pivot from the corner of the largest objective until no basic variable is below zero.
+
+    Returns:
+      The tableau (M + 2, T + M + 1), whose last row is the objective's and whose last column holds
+      the basic variables; their indices (M + 1,), slacks after weights; and the number of pivots.
+    """
+    rows, num = a.shape
+    eps = (rows + num) * jnp.finfo(a.dtype).eps
+    may_leave = jnp.concatenate([jnp.ones(num, bool), required])
+    may_enter = jnp.concatenate([active, required])
+    best = jnp.argmax(jnp.where(active, c / scale, -jnp.inf))
+    share = scale / scale[best]
+    width = jnp.zeros((1, rows), a.dtype)
+
+    def stack(parts: list[list[Array]]) -> Array:
+        return jnp.concatenate([jnp.concatenate(part, axis=1) for part in parts])
+
+    column = a[:, best]
+    tableau = stack(
+        [
+            [share[None, :], width, (1 / scale[best]).reshape(1, 1)],
+            [
+                column[:, None] * share[None, :] - a,
+                jnp.eye(rows, dtype=a.dtype),
+                (column / scale[best] - b)[:, None],
+            ],
+            [(c[best] * share - c)[None, :], width, (c[best] / scale[best]).reshape(1, 1)],
+        ]
+    )
+    basis = jnp.concatenate([best.reshape(1), num + jnp.arange(rows)])
+
+    def pivot(carry: Any) -> Any:
+        tableau, basis, count, _ = carry
+        values = tableau[:-1, -1]
+        x = jnp.zeros(num + rows, a.dtype).at[basis].set(values)[:num]
+        size = jnp.abs(x)
+        noise = eps * jnp.concatenate([jnp.full(num, jnp.max(size)), jnp.abs(a) @ size + abs(b)])
+        below = may_leave[basis] & (values < -noise[basis])
+        worst = jnp.argmin(jnp.where(below, values, jnp.inf))
+        lowest = jnp.argmin(jnp.where(below, basis, num + rows))
+        row = jnp.where(count < 4 * (num + rows), worst, lowest)
+        entries = tableau[row, :-1]
+        enters = may_enter & (entries < -eps * jnp.max(jnp.abs(entries)))
+        price = jnp.maximum(tableau[-1, :-1], 0) / jnp.where(enters, -entries, 1)
+        entering = jnp.argmin(jnp.where(enters, price, jnp.inf))
+        go_on = jnp.any(below) & jnp.any(enters)
+        line = tableau[row] / jnp.where(go_on, entries[entering], 1)
+        new = (tableau - tableau[:, entering, None] * line[None, :]).at[row].set(line)
+        return (
+            jnp.where(go_on, new, tableau),
+            jnp.where(go_on, basis.at[row].set(entering), basis),
+            count + go_on,
+            go_on,
+        )
+
+    start = tableau, basis, jnp.zeros((), jnp.int32), jnp.asarray(True)
+    tableau, basis, count, _ = lax.while_loop(
+        lambda carry: carry[3] & (carry[2] < max_iterations), pivot, start
+    )
+    return tableau, basis, count
+
+
+def _solve_corner(basis: Array, a: Array, b: Array, scale: Array) -> Array:
+    """The (T + M,) weights and slacks of a corner, zero outside its basis."""
+    rows, num = a.shape
+    last = jnp.append(scale, jnp.zeros(rows, a.dtype))
+    system = jnp.vstack([jnp.hstack([a, -jnp.eye(rows, dtype=a.dtype)]), last[None, :]])[:, basis]
+    target = jnp.append(b, jnp.ones((), a.dtype))
+    factor = jax.scipy.linalg.lu_factor(system)
+    z = jax.scipy.linalg.lu_solve(factor, target)
+    z += jax.scipy.linalg.lu_solve(factor, target - system @ z)
+    return jnp.zeros(num + rows, a.dtype).at[basis].set(z)
