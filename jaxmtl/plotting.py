@@ -194,7 +194,6 @@ def plot_simplex_path(
     return axis
 
 
-
 def plot_front(
     points: Mapping[str, ArrayLike],
     axis: Axes | None = None,

@@ -74,7 +74,6 @@ def test_simplex_path():
         plotting.plot_simplex_path(np.ones((5, 4)))
 
 
-
 def test_front():
     points = {"a": [[1.0, 3.0], [2.0, 1.0], [3.0, 3.0]], "b": [[0.0, 0.0]]}
     line = np.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]])
