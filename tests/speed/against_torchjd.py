@@ -118,9 +118,10 @@ def aggregation_of_stacks(
     for size in sizes:
         for num_tasks in tasks:
             j = stack(num_tasks, size)
-            theirs_stack = torch.tensor(j)
             for leaves in (1, 40):
-                pieces = [jnp.asarray(piece) for piece in np.array_split(j, leaves, axis=1)]
+                split = np.array_split(j, leaves, axis=1)
+                pieces, theirs_pieces = [list(map(f, split)) for f in (jnp.asarray, torch.tensor)]
+                widths = [piece.shape[1] for piece in split]
                 names = STACKED if leaves == 40 else PEERS
                 for name in names:
                     peer = PEERS[name]
@@ -133,7 +134,10 @@ def aggregation_of_stacks(
                         "aggregation of stacked gradients",
                         f"{name}, T = {num_tasks}, P = {size:.0e}, leaves: {leaves}",
                         lambda f=update, g=pieces, s=state: f(g, s),
-                        lambda f=theirs, g=theirs_stack: f(g),
+                        # From leaf to leaf, as ours: their aggregators take one matrix.
+                        lambda f=theirs, g=theirs_pieces, w=widths: (
+                            f(torch.cat(g, 1)).split(w) if len(g) > 1 else f(g[0])
+                        ),
                     )
 
 

@@ -38,7 +38,7 @@ def compare(
     ours: Callable[[], Any],
     theirs: Callable[[], Any],
     *,
-    seconds: float = 1.0,
+    seconds: float = 0.6,
 ) -> Ratio:
     """Run both in turn, in at least seven rounds and until the time is up."""
     calls = [_repeats(function) for function in (ours, theirs)]
