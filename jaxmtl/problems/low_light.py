@@ -1,13 +1,13 @@
 """Low-light enhancement: dark photographs, one small network, five losses in their own units.
 
-The network sees the mean colours of cells of 8x8 pixels and answers with a curve for each cell and
-colour channel; the curves, interpolated between the cells, brighten the pixels, as in Zero-DCE.
-Four losses compare the result with the photograph in full light: its pixels, its exposure, its
-colours, its structure. The fifth, smoothness, is a prior on the curves, which constant curves
-satisfy whatever the picture: it shows what methods do with a loss that can be had for nothing.
+The network sees the mean colours of cells of 8x8 pixels and answers, in the manner of Zero-DCE,
+with a curve for each cell and colour channel that brightens the pixels. Four losses compare the
+result with the photograph in full light: its pixels, its exposure, its colours, its structure. The
+fifth, smoothness, is a prior on the curves, which constant curves satisfy whatever the picture: it
+shows what methods do with a loss that can be had for nothing.
 
-Squared stops are a hundred times as large as the squared errors of pixels, which are ten times as
-large as what the curves differ by. Nothing is rescaled, on purpose.
+At the start squared stops are a hundred times as large as squared errors of pixels, and a thousand
+times as large as what colours and curves differ by. Nothing is rescaled, on purpose.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,6 @@ from jaxmtl.problems.photos import make_splits
 CELL = 8
 _SIDE = 4 * CELL
 _CROPS = {"train": 256, "validation": 256, "test": 128}
-_ROUNDS = 4
 _BLACK = 1 / 255
 _CONTRAST = 0.03**2
 _LAYERS = (("hidden_0", 36, 32), ("hidden_1", 32, 32), ("curves", 32, 3))
@@ -50,7 +49,7 @@ def low_light() -> Problem:
       >>> params = problem.init(jax.random.key(0))
       >>> batch = {name: array[:16] for name, array in problem.train.items()}
       >>> losses = problem.losses(params, batch)
-      >>> bool(losses["exposure"] > 10 * losses["reconstruction"] > 10 * losses["smoothness"])
+      >>> bool(losses["exposure"] > 50 * losses["reconstruction"])
       True
 
     References:
@@ -110,26 +109,27 @@ def cell_features(dark: Array | np.ndarray) -> Array:
 
 
 def enhance(dark: Array | np.ndarray, curves: Array) -> Array:
-    """Brighten pictures by curves, four times x <- x + a x (1 - x).
+    """Brighten pictures by curves x -> x / (x + (1 - x) exp(-a)): a is added to the log odds.
+
+    A dark pixel becomes exp(a) times as bright, black stays black and white stays white.
 
     Args:
       dark: (B, H, W, 3) values in [0, 1].
-      curves: (B, H/8, W/8, 3), a in [-1, 1] at the centre of each cell; bilinear in between, the
-        nearest at the border. Zero leaves a picture as it is.
+      curves: (B, H/8, W/8, 3), a at the centre of each cell; bilinear in between, the nearest at
+        the border. Zero leaves a picture as it is.
 
     Returns:
       (B, H, W, 3) values in [0, 1].
 
     Examples:
-      >>> print(enhance(jnp.full((1, 8, 8, 3), 0.1), jnp.full((1, 1, 1, 3), 0.5))[0, 0, 0].round(4))
-      [0.3918 0.3918 0.3918]
+      >>> dark, curves = jnp.full((1, 8, 8, 3), 0.1), jnp.full((1, 1, 1, 3), jnp.log(9.0))
+      >>> print(enhance(dark, curves)[0, 0, 0].round(4))
+      [0.5 0.5 0.5]
     """
     rows, columns = (_interpolation(n) for n in curves.shape[1:3])
     a = jnp.einsum("hi,wj,bijc->bhwc", rows, columns, curves)
     x = jnp.asarray(dark)
-    for _ in range(_ROUNDS):
-        x = x + a * x * (1 - x)
-    return x
+    return x / (x + (1 - x) * jnp.exp(-a))
 
 
 def curve_losses(curves: Array, batch: Batch) -> dict[str, Array]:
@@ -181,7 +181,8 @@ def curve_metrics(curves: Array, split: Batch) -> dict[str, Array]:
     Returns:
       "colour", the mean angle between the colours of cells, in degrees; "exposure", the mean error
       in stops; "reconstruction", the mean peak signal-to-noise ratio in dB; "smoothness", the share
-      of neighbouring curves that differ by less than 0.05; "structure", one minus its loss.
+      of neighbouring curves that differ by less than 0.1, ten per cent in the brightness of a dark
+      pixel; "structure", one minus its loss.
 
     Examples:
       >>> picture = jnp.full((1, 16, 16, 3), 0.5)
@@ -194,7 +195,7 @@ def curve_metrics(curves: Array, split: Batch) -> dict[str, Array]:
         "colour": jnp.mean(jnp.degrees(jnp.arccos(jnp.clip(found.cosines, -1, 1)))),
         "exposure": jnp.mean(jnp.abs(found.stops)),
         "reconstruction": jnp.mean(-10 * jnp.log10(found.squared_errors)),
-        "smoothness": jnp.mean(jnp.abs(found.steps) < 0.05),
+        "smoothness": jnp.mean(jnp.abs(found.steps) < 0.1),
         "structure": jnp.mean(found.structures),
     }
 
@@ -256,5 +257,5 @@ def _apply(params: PyTree, dark: Array | np.ndarray) -> Array:
     for name, *_ in _LAYERS:
         layer = params["trunk"][name]
         x = x @ layer["kernel"] + layer["bias"][None, None, None, :]
-        x = jnp.tanh(x) if name == "curves" else jax.nn.relu(x)
+        x = x if name == "curves" else jax.nn.relu(x)
     return x
