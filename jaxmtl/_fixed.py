@@ -86,6 +86,7 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
             extra={name: vector[rows] for name, vector in given.extra.items()},
         )
         some, state = inner.update(reduced, state)
+        some = jnp.asarray(some)  # NumPy's float64, where they are constants
         return jnp.asarray(constants, some.dtype).at[rows].set(some), state
 
     weighting = Weighting(

@@ -66,6 +66,7 @@ def smooth(balancer: Balancer, decay: float) -> Balancer:
 
     def update(given: Given, state: SmoothState) -> tuple[Array, SmoothState]:
         weights, method = inner.update(given, state.method)
+        weights = jnp.asarray(weights)  # NumPy's float64, where they are constants
         share = jnp.where(state.seen, jnp.asarray(decay, weights.dtype), 0)
         average = share * state.average + (1 - share) * weights
         average = jnp.where(given.active, average, state.average)

@@ -90,7 +90,7 @@ def plot_bars(
         color=colors,
         error_kw={"elinewidth": 1, "capsize": 2},
     )
-    axis.invert_yaxis()
+    axis.set_ylim(len(samples) - 0.5, -0.5)  # inverting would turn a shared axis twice
     if reference is not None:
         axis.axvline(reference, color="black", linewidth=1, linestyle="--")
     return axis

@@ -266,3 +266,14 @@ def test_they_work_in_chains_and_scans():
 def test_misuse_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_constants_of_float64_pass_silently():
+    """A method may return what NumPy made of the user's numbers."""
+    fixed = {"a": "balanced", "b": "balanced", "c": 0.5}
+    for balancer in (
+        jaxmtl.smooth(jaxmtl.static([1.0, 2.0, 0.5]), 0.9),
+        jaxmtl.with_fixed(jaxmtl.static({"a": 1.0, "b": 2.0}), fixed),
+    ):
+        updates, _ = balancer.update(jnp.eye(3), balancer.init(jnp.zeros(3)))
+        np.testing.assert_allclose(updates, [1.0, 2.0, 0.5])

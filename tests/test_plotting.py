@@ -33,6 +33,10 @@ def test_bars():
     bottom, top = axis.get_ylim()
     assert bottom > top  # the first name is at the top
     assert axis.lines[-1].get_xdata()[0] == 4.0
+    _, (left, right) = plt.subplots(1, 2, sharey=True)
+    for shared in (left, right):
+        plotting.plot_bars({"a": [1.0], "b": [5.0]}, shared)
+    assert left.get_ylim() == right.get_ylim() == (1.5, -0.5)
 
 
 def test_trajectories():
