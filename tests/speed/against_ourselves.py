@@ -121,7 +121,7 @@ def floor(tasks: tuple[int, ...] = (2, 8, 32), size: int = 4 * 10**6) -> Iterato
     The bound in bytes reads the stack twice and writes the update once, at the rate of adding 1 in
     place; that in products takes half the symmetric matrix, at the rate of a square product.
     """
-    block, numbers = jnp.ones((1024, 1024)), [jnp.ones(16 * 10**6)]
+    block, numbers = jnp.ones((1024, 1024)), [jnp.ones(64 * 10**6)]
     product = jax.jit(lambda a: a @ a)
     in_place = jax.jit(lambda a: a + 1, donate_argnums=0)
 
