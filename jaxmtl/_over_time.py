@@ -79,7 +79,8 @@ def every(balancer: Balancer, k: int) -> Balancer:
     """Ask the method for weights at every k-th step only, and hold them in between.
 
     The steps in between cost no Gramian and no solve; through ``value_and_balanced_grad`` they cost
-    one backward pass, as the plain sum of the losses does.
+    one backward pass, as the plain sum of the losses does. Not under ``jax.vmap``, over seeds, say:
+    there both sides of the choice are computed at each step (``jax.lax.map`` keeps the saving).
 
     Args:
       balancer: any balancer that was told ``num_tasks``.
