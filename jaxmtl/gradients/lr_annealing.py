@@ -24,7 +24,8 @@ def lr_annealing(num_tasks: int, *, decay: float = 0.9) -> Balancer:
       A balancer that reads the Gramian. Scale: T (decay + (1 - decay) T) g on T identical gradients
       g at the first step, T^2 g at rest. Degree 1 in a common factor of all gradients at all steps.
       Absent tasks keep their weights. The usual practice is to ask every 1000 steps or so:
-      ``every(lr_annealing(T), 1000)``.
+      ``every(lr_annealing(T), 1000)``. Asked at each step, the default ``decay`` forgets within
+      tens of them, and the weights follow the noise of the batches: take 0.999 or so there.
 
     Deviations from the first paper: it divides the largest entry of the residual's gradient by the
     mean entry of the others'; the norms are the form of the second, by the same authors.
