@@ -1,6 +1,6 @@
-"""What people look at: curves over time, and bars with their spread. Needs matplotlib."""
+"""What people look at: curves over time, bars with their spread, heat maps. Needs matplotlib."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -46,7 +46,7 @@ def plot_curves(
                 f"window must be between 1 and the {len(curve)} steps of {name!r}, but it is"
                 f" {window}."
             )
-        smooth = np.convolve(curve, np.ones(window) / window, mode="valid")
+        smooth = _smooth(curve, window)
         axis.plot(np.arange(len(smooth)) + (window - 1) / 2, smooth, label=name, **line)
     axis.set_xlabel("step")
     if log:
@@ -90,4 +90,146 @@ def plot_bars(
     axis.invert_yaxis()
     if reference is not None:
         axis.axvline(reference, color="black", linewidth=1, linestyle="--")
+    return axis
+
+
+def plot_task_weights(
+    weights: ArrayLike,
+    tasks: Sequence[str],
+    axis: Axes | None = None,
+    *,
+    window: int = 1,
+    colors: Sequence[Any] | None = None,
+) -> Axes:
+    """Draw each task's share of the task weights over training, with its spread over seeds.
+
+    The share is w_i / sum_j |w_j|: the length of the update, which Adam normalises away, does not
+    show. A line is the mean over seeds, the band one standard deviation to either side.
+
+    Args:
+      weights: (seeds, steps, T) task weights.
+      tasks: T names, in the order of the weights.
+      axis: where to draw; a new figure if None.
+      window: how many steps to average over.
+      colors: one for each task.
+
+    Returns:
+      The axis.
+
+    Raises:
+      ValueError: where the weights have another shape, or the window is longer than training.
+
+    Examples:
+      >>> from jaxmtl import plotting
+      >>> axis = plotting.plot_task_weights([[[1.0, 3.0], [1.0, 1.0]]], ["depth", "labels"])
+      >>> axis.lines[0].get_ydata().tolist()
+      [0.25, 0.5]
+    """
+    w = np.asarray(weights, float)
+    if w.ndim != 3 or w.shape[-1] != len(tasks):
+        raise ValueError(
+            f"weights must have shape (seeds, steps, {len(tasks)}) for {len(tasks)} tasks, but it"
+            f" is {w.shape}: one seed is weights[None]."
+        )
+    total = np.abs(w).sum(axis=-1, keepdims=True)
+    shares = np.divide(w, total, out=np.full_like(w, np.nan), where=total > 0)
+    axis = plt.subplots()[1] if axis is None else axis
+    for i, task in enumerate(tasks):
+        color = {} if colors is None else {"color": colors[i]}
+        plot_curves({task: shares[:, :, i].mean(axis=0)}, axis, window=window, **color)
+        line = axis.lines[-1]
+        if len(w) > 1:
+            steps, mean = (np.asarray(values) for values in line.get_data())
+            spread = np.std([_smooth(curve, window) for curve in shares[:, :, i]], axis=0, ddof=1)
+            axis.fill_between(
+                steps, mean - spread, mean + spread, color=line.get_color(), alpha=0.2, linewidth=0
+            )
+    axis.set_ylabel("share of the task weights")
+    return axis
+
+
+def _smooth(curve: np.ndarray, window: int) -> np.ndarray:
+    return np.convolve(curve, np.ones(window) / window, mode="valid")
+
+
+def plot_cosines(cosines: ArrayLike, tasks: Sequence[str], axis: Axes | None = None) -> Axes:
+    """Draw the cosines between the tasks' gradients as a heat map: red where they conflict.
+
+    Args:
+      cosines: (T, T), such as ``jaxmtl.diagnostics.report(...).cosines``, or their mean over steps.
+      tasks: T names.
+      axis: where to draw; a new figure if None.
+
+    Returns:
+      The axis. Its colours run from -1 to 1 whatever the values.
+
+    Raises:
+      ValueError: where the shape does not fit the names.
+
+    Examples:
+      >>> from jaxmtl import plotting
+      >>> axis = plotting.plot_cosines([[1.0, -0.5], [-0.5, 1.0]], ["depth", "labels"])
+      >>> [text.get_text() for text in axis.texts]
+      ['1.00', '-0.50', '-0.50', '1.00']
+    """
+    return plot_heat_map(cosines, tasks, tasks, axis, limits=(-1, 1), colormap="RdBu", digits=2)
+
+
+def plot_heat_map(
+    values: ArrayLike,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    axis: Axes | None = None,
+    *,
+    limits: tuple[float, float],
+    colormap: str = "Blues",
+    digits: int = 1,
+) -> Axes:
+    """Draw a table whose cells are coloured by their values and have them written in.
+
+    Args:
+      values: (len(rows), len(columns)) numbers.
+      rows: names, from the top.
+      columns: names, from the left.
+      axis: where to draw; a new figure if None.
+      limits: the values of the first and the last colour; beyond, the colour stays.
+      colormap: a name of matplotlib's.
+      digits: how many to write behind the point.
+
+    Returns:
+      The axis.
+
+    Raises:
+      ValueError: where the shape does not fit the names.
+
+    Examples:
+      >>> from jaxmtl import plotting
+      >>> axis = plotting.plot_heat_map([[20.0, 80.0]], ["mgda"], ["a", "b"], limits=(0, 100))
+      >>> [text.get_text() for text in axis.texts]
+      ['20.0', '80.0']
+    """
+    table = np.asarray(values, float)
+    if table.shape != (len(rows), len(columns)):
+        raise ValueError(
+            f"values must have shape ({len(rows)}, {len(columns)}) for so many names, but it is"
+            f" {table.shape}."
+        )
+    axis = plt.subplots()[1] if axis is None else axis
+    image = axis.imshow(table, vmin=limits[0], vmax=limits[1], cmap=colormap, aspect="auto")
+    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(rows)), rows)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    for (i, j), value in np.ndenumerate(table):
+        red, green, blue, _ = image.to_rgba(value)
+        dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
+        axis.text(
+            j,
+            i,
+            f"{value:.{digits}f}",
+            ha="center",
+            va="center",
+            fontsize="small",
+            color="white" if dark else "black",
+        )
     return axis
