@@ -78,7 +78,7 @@ def multi_fashion(folder: str | Path = "/usr/share/datasets/fashion-mnist") -> P
         prior_values={
             task: theory.prior_cross_entropy(np.bincount(train[task])) for task in _TASKS
         },
-        learning_rate=3e-3,
+        learning_rate=1e-2,
         steps=1200,
     )
 

@@ -100,6 +100,8 @@ def qm9() -> Problem:
         initial_values={t: theory.zero_output_squared_error(c) for t, c in columns.items()},
         prior_values=prior,
         standardisation={task: 1 / value for task, value in prior.items()},
+        learning_rate=1e-2,
+        steps=1600,
     )
 
 

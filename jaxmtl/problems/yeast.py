@@ -77,7 +77,7 @@ def yeast() -> Problem:
             task: theory.prior_binary_cross_entropy(frequency)
             for task, frequency in zip(_TASKS, frequencies, strict=True)
         },
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         steps=400,
     )
 
