@@ -139,7 +139,8 @@ def test_a_problem_without_heads_and_without_theory(num_tasks, tmp_path, capsys,
     monkeypatch.setattr(__main__, "load", lambda name: paraboloids(num_tasks))
     assert main(["--problem", "toy", "--seeds", "1", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert "Paraboloids: 60 steps, seeds: 1, Adam 0.03 with cosine decay, batch 2" in shown
+    title = "Paraboloids: 60 steps, seeds: 1, Adam 0.03 with cosine decay, batch 2"
+    assert title in " ".join(shown.split())
     numbers = json.loads((tmp_path / "comparison.json").read_text())
     assert list(numbers["methods"]) == [n for n in DEFAULT if n not in ("static", "prior_loss")]
     settings = numbers["settings"]

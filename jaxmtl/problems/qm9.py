@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxmtl import theory
 from jaxmtl._typing import Array, PyTree
-from jaxmtl.problems._dense import apply_dense, init_dense
+from jaxmtl.problems._dense import apply_dense_columns, init_dense
 from jaxmtl.problems._installed import package_file
 from jaxmtl.problems._problem import Batch, Problem
 
@@ -107,8 +107,7 @@ def qm9() -> Problem:
 
 def _errors(params: PyTree, batch: Batch) -> Array:
     """Compute all outputs minus their targets, (B, 11)."""
-    outputs = apply_dense(params, batch["features"])
-    return jnp.concatenate([outputs[t] for t in _TASKS], axis=-1) - batch["targets"]
+    return apply_dense_columns(params, batch["features"]) - batch["targets"]
 
 
 def _losses(params: PyTree, batch: Batch) -> dict[str, Array]:

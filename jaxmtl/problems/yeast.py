@@ -8,13 +8,14 @@ lend each other weighs more here than how they are balanced.
 
 import gzip
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxmtl import theory
 from jaxmtl._typing import Array, PyTree
-from jaxmtl.problems._dense import apply_dense, init_dense
+from jaxmtl.problems._dense import apply_dense_columns, init_dense
 from jaxmtl.problems._installed import package_file
 from jaxmtl.problems._problem import Batch, Problem
 
@@ -82,29 +83,25 @@ def yeast() -> Problem:
     )
 
 
-def _logits(params: PyTree, batch: Batch) -> Array:
-    """Compute the logits of all tasks, (B, 14)."""
-    outputs = apply_dense(params, batch["features"])
-    return jnp.concatenate([outputs[task] for task in _TASKS], axis=-1)
-
-
 def _losses(params: PyTree, batch: Batch) -> dict[str, Array]:
     """Evaluate the fourteen cross-entropies, as means over the batch."""
-    errors = optax.sigmoid_binary_cross_entropy(_logits(params, batch), batch["labels"])
+    logits = apply_dense_columns(params, batch["features"])
+    errors = optax.sigmoid_binary_cross_entropy(logits, batch["labels"])
     return dict(zip(_TASKS, jnp.mean(errors, axis=0), strict=True))
 
 
 def _metrics(params: PyTree, split: Batch) -> dict[str, Array]:
-    """Evaluate the areas under the ROC curves; a tie counts one half."""
-    logits, positive = _logits(params, split), split["labels"]
-    ordered = jnp.sort(logits, axis=0)
-    areas = {}
-    for i, task in enumerate(_TASKS):
-        below, upto = (
-            jnp.searchsorted(ordered[:, i], logits[:, i], side=side) for side in ("left", "right")
-        )
-        ranks = (below + upto + 1) / 2  # from 1; those that tie share their mean rank
-        count = jnp.sum(positive[:, i])
-        above = jnp.sum(ranks * positive[:, i]) - count * (count + 1) / 2
-        areas[task] = above / (count * (len(logits) - count))
-    return areas
+    """Evaluate the areas under the ROC curves."""
+    logits = apply_dense_columns(params, split["features"])
+    areas = jax.vmap(_area_under_curve, in_axes=1)(logits, jnp.asarray(split["labels"]))
+    return dict(zip(_TASKS, areas, strict=True))
+
+
+def _area_under_curve(logits: Array, positive: Array) -> Array:
+    """Compute the area under the ROC curve of one label, in which a tie counts one half."""
+    ordered = jnp.sort(logits)
+    below, upto = (jnp.searchsorted(ordered, logits, side=side) for side in ("left", "right"))
+    ranks = (below + upto + 1) / 2  # from 1; those that tie share their mean rank
+    count = jnp.sum(positive)
+    above = jnp.sum(ranks * positive) - count * (count + 1) / 2
+    return above / (count * (len(logits) - count))
