@@ -226,7 +226,7 @@ def plot_heat_map(
         axis.text(
             j,
             i,
-            f"{value:.{digits}f}",
+            f"{value.round(digits) + 0.0:.{digits}f}",  # no -0.0
             ha="center",
             va="center",
             fontsize="small",

@@ -128,7 +128,7 @@ def paraboloids(num_tasks):
         train=index,
         validation=index,
         test=index,
-        learning_rate=0.03,
+        learning_rate=0.1,
         batch=2,
         steps=60,
     )
@@ -139,12 +139,12 @@ def test_a_problem_without_heads_and_without_theory(num_tasks, tmp_path, capsys,
     monkeypatch.setattr(__main__, "load", lambda name: paraboloids(num_tasks))
     assert main(["--problem", "toy", "--seeds", "1", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    title = "Paraboloids: 60 steps, seeds: 1, Adam 0.03 with cosine decay, batch 2"
+    title = "Paraboloids: 60 steps, seeds: 1, Adam 0.1 with cosine decay, batch 2"
     assert title in " ".join(shown.split())
     numbers = json.loads((tmp_path / "comparison.json").read_text())
     assert list(numbers["methods"]) == [n for n in DEFAULT if n not in ("static", "prior_loss")]
     settings = numbers["settings"]
-    assert (settings["steps"], settings["batch"], settings["learning_rate"]) == (60, 2, 0.03)
+    assert (settings["steps"], settings["batch"], settings["learning_rate"]) == (60, 2, 0.1)
     # Alone, a task reaches its own centre, -20; together they cannot, and losses below zero do not
     # turn the sign of what is worse.
     for values in numbers["single_task_metrics_per_seed"].values():

@@ -79,7 +79,7 @@ def test_cosines():
 
 
 def test_heat_map():
-    axis = plotting.plot_heat_map([[0.0, 5.0, 10.0]], ["row"], ["x", "y", "z"], limits=(0, 10))
+    axis = plotting.plot_heat_map([[-0.01, 5.0, 10.0]], ["row"], ["x", "y", "z"], limits=(0, 10))
     assert [t.get_text() for t in axis.texts] == ["0.0", "5.0", "10.0"]
     assert [t.get_position() for t in axis.texts] == [(0, 0), (1, 0), (2, 0)]
     assert axis.texts[0].get_color() == "black"  # on white
