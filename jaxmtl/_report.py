@@ -199,7 +199,9 @@ class Report:
             alone = self.alone[task].mean() if task in self.alone else None
             plot_bars(metrics, metric, reference=alone, colors=colors)
             better = "higher" if self.problem.maximize[task] else "lower"
-            metric.set_title(f"{task}: {self.problem.metric_names[task]} ({better} is better)")
+            what = f"{task}: {self.problem.metric_names[task]}"
+            wrap = "\n" if len(what) > 28 else " "  # a column is not wider
+            metric.set_title(f"{what}{wrap}({better} is better)")
         handles, labels = axes[f"loss {tasks[0]}"].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=10)
         return figure, axes
