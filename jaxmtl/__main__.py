@@ -1,4 +1,4 @@
-"""Which way of balancing suits my losses? ``python -m jaxmtl`` compares them on a small problem."""
+"""Which way of balancing suits my losses? ``python -m jaxmtl`` compares them on small problems."""
 
 import argparse
 import io
@@ -9,6 +9,8 @@ from typing import Any
 
 from jaxmtl._xla_cpu import use_safe_cpu_compiler
 from jaxmtl.methods import METHODS
+from jaxmtl.problems import PROBLEMS, load
+from jaxmtl.problems._problem import Problem
 
 DEFAULT = [
     "equal",
@@ -30,56 +32,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         _list_methods()
         return 0
-    names = list(dict.fromkeys(options.methods))
-    if names == ["all"]:
-        names = [name for name, method in METHODS.items() if not method.needs]
-    unknown = [name for name in names if name not in METHODS]
+    if options.problem not in PROBLEMS:
+        problems = ", ".join(PROBLEMS)
+        return _refuse(f"unknown problem {options.problem}; the problems are {problems}")
+    wanted = list(dict.fromkeys(options.methods or DEFAULT))
+    unknown = [name for name in wanted if name not in METHODS and wanted != ["all"]]
     if unknown:
-        print(
-            f"jaxmtl: unknown method {', '.join(unknown)}; the methods are {', '.join(METHODS)}",
-            file=sys.stderr,
-        )
-        return 2
-    for name in names:
-        if METHODS[name].needs:
-            print(
-                f"jaxmtl: {name} needs {' and '.join(METHODS[name].needs)} at every step, which"
-                " this comparison does not have",
-                file=sys.stderr,
-            )
-            return 2
+        methods = ", ".join(METHODS)
+        return _refuse(f"unknown method {', '.join(unknown)}; the methods are {methods}")
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        print(f"jaxmtl: --out must be a folder, but {error}", file=sys.stderr)
-        return 2
+        return _refuse(f"--out must be a folder, but {error}")
     use_safe_cpu_compiler()
     try:
-        return _compare(names, options)
+        import rich  # noqa: F401
+
+        from jaxmtl._compare import lacking
+        from jaxmtl._report import Report  # noqa: F401
     except ImportError as error:
-        print(f'jaxmtl: {error}; in a clone, pip install -e ".[demo]"', file=sys.stderr)
-        return 1
+        return _refuse(f'{error}; in a clone, pip install -e ".[demo]"', status=1)
+    try:
+        problem = load(options.problem)
+    except (ImportError, FileNotFoundError) as error:
+        return _refuse(str(error), status=1)
+    names = []
+    for name in METHODS if wanted == ["all"] else wanted:
+        if not (missing := lacking(problem, name)):
+            names.append(name)
+        elif options.methods and wanted != ["all"]:
+            return _refuse(f"{name} needs {missing}, which {problem.name} does not have")
+    return _compare(problem, names, options)
 
 
-def _compare(names: list[str], options: argparse.Namespace) -> int:
+def _refuse(why: str, status: int = 2) -> int:
+    print(f"jaxmtl: {why}", file=sys.stderr)
+    return status
+
+
+def _compare(problem: Problem, names: list[str], options: argparse.Namespace) -> int:
     """Train, show and save; whatever happens, what was finished is saved first."""
     from rich.console import Console
 
     from jaxmtl._compare import Comparison, contestants, references
     from jaxmtl._report import Report
-    from jaxmtl.problems.digits import digits
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal or pipe that knows ASCII only
     console = Console()
-    problem = digits()
+    steps = options.steps or problem.steps
     runs = references(problem) + contestants(problem, names)
-    report = Report(problem, [run.name for run in runs], steps=options.steps, seeds=options.seeds)
+    report = Report(problem, [run.name for run in runs], steps=steps, seeds=options.seeds)
     status = 0
     try:
         with _progress(console) as progress:
-            bar = progress.add_task("preparing", total=len(runs) * options.steps)
-            comparison = Comparison(problem, steps=options.steps, seeds=options.seeds)
+            bar = progress.add_task("preparing", total=len(runs) * steps)
+            comparison = Comparison(problem, steps=steps, seeds=options.seeds)
             for number, run in enumerate(runs, start=1):
                 progress.update(bar, description=f"{number}/{len(runs)} {run.name}")
                 report.add(run.name, comparison.train(run, lambda n: progress.advance(bar, n)))
@@ -101,23 +109,33 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jaxmtl",
         description=(
-            "Train MultiDigits-4 (left digit, right digit, their sum, reconstruction) with each"
-            " method, and compare with training each task alone. All runs share the network, the"
-            " batches and Adam with one learning rate; methods have their default arguments. The"
-            " task weights come from the gradients of the shared trunk and apply to it; each head"
-            " receives its own task's gradient. 'static' divides the squared errors by the variance"
-            " of their targets."
+            "Train a problem's tasks together with each method, and compare with training each task"
+            " alone. All runs share the network, the batches and Adam with one learning rate;"
+            " methods have their default arguments. The task weights come from the gradients of the"
+            " shared trunk and apply to it; each head receives its own task's gradient. 'static'"
+            " divides the squared errors by the variance of their targets."
         ),
+        epilog="The problems are "
+        + "; ".join(f"{name}: {summary}" for name, summary in PROBLEMS.items())
+        + ".",
+    )
+    parser.add_argument(
+        "--problem",
+        default="digits",
+        metavar="NAME",
+        help="what to train; see below (default: digits)",
     )
     parser.add_argument(
         "--methods",
         nargs="+",
-        default=DEFAULT,
         metavar="NAME",
-        help=f"which, or 'all' that need no further inputs (default: {', '.join(DEFAULT)})",
+        help=(
+            "which, or 'all' that need no further inputs (default, where the problem has what they"
+            f" need: {', '.join(DEFAULT)})"
+        ),
     )
     parser.add_argument("--seeds", type=_positive, default=5, help="seeds (default: 5)")
-    parser.add_argument("--steps", type=_positive, default=800, help="steps (default: 800)")
+    parser.add_argument("--steps", type=_positive, help="steps (default: the problem's own)")
     parser.add_argument(
         "--out",
         type=Path,

@@ -1,8 +1,9 @@
 """Train one problem with many methods: the experiment behind ``python -m jaxmtl``.
 
 Every method trains the same network, from the same initial parameters and on the same batches, with
-Adam and a cosine decay. The weights come from the gradients of the shared trunk; each head receives
-its own task's gradient. A single-task reference is the same network trained on one loss alone.
+Adam and a cosine decay. The weights come from the gradients of the shared trunk; each head, where
+there are any, receives its own task's gradient. A single-task reference is the same network trained
+on one loss alone.
 """
 
 import time
@@ -22,8 +23,6 @@ from jaxmtl.losses.static import static
 from jaxmtl.methods import METHODS
 from jaxmtl.problems._problem import Problem
 
-LEARNING_RATE = 1e-2
-BATCH = 256
 MOST_CHUNKS = 20
 
 
@@ -66,14 +65,24 @@ def references(problem: Problem) -> list[Contestant]:
     ]
 
 
+def lacking(problem: Problem, name: str) -> str:
+    """What a method needs that the problem does not have, in words; "" where nothing is missing."""
+    if name == "static" and problem.standardisation is None:
+        return "targets that can be standardised"
+    if name == "prior_loss" and problem.prior_values is None:
+        return "the losses of the best constant output"
+    needs = METHODS[name].needs
+    return f"{' and '.join(needs)} at every step" if needs else ""
+
+
 def contestants(problem: Problem, names: Sequence[str]) -> list[Contestant]:
     """The methods by name; "static" stands for equal weights on standardised losses."""
     num = len(problem.tasks)
-    constants = {
-        "equal": [1 / num] * num,
-        "static": [problem.standardisation[task] for task in problem.tasks],
-        "prior_loss": [1 / problem.prior_values[task] for task in problem.tasks],
-    }
+    constants = {"equal": [1 / num] * num}
+    if problem.standardisation is not None:
+        constants["static"] = [problem.standardisation[task] for task in problem.tasks]
+    if problem.prior_values is not None:
+        constants["prior_loss"] = [1 / problem.prior_values[task] for task in problem.tasks]
 
     def method(name: str) -> Contestant:
         if name in constants:
@@ -98,13 +107,15 @@ class Comparison:
         self.seeds = seeds
         # Equal chunks, so that one program serves them all; between two, progress shows.
         self.chunks = max(n for n in range(1, MOST_CHUNKS + 1) if steps % n == 0)
-        self.optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
+        self.optimizer = optax.adam(optax.cosine_decay_schedule(problem.learning_rate, steps))
         self.train_split, self.test_split = jax.device_put((problem.train, problem.test))
         self.keys = jax.random.split(jax.random.key(0), seeds)
         self.params = jax.jit(jax.vmap(problem.init))(self.keys)
         examples = len(jax.tree.leaves(problem.train)[0])
         self.batches = np.random.default_rng(0).integers(
-            examples, size=(self.chunks, steps // self.chunks, seeds, BATCH), dtype=np.int32
+            examples,
+            size=(self.chunks, steps // self.chunks, seeds, problem.batch),
+            dtype=np.int32,
         )
         self._evaluate = jax.jit(jax.vmap(problem.metrics, in_axes=(0, None)))
         self._programs: dict[Any, tuple[Any, Any]] = {}
@@ -173,14 +184,16 @@ def relative_changes(
 ) -> np.ndarray:
     """Compare metrics with those of single-task training, in per cent, positive for better.
 
+    Δm, the summary, is their mean over tasks.
+
     Args:
       problem: says which metrics are better when higher.
       metrics: (seeds, T) metrics of a method.
       alone: (seeds,) metrics of each task trained alone; the comparison is with their mean.
 
     Returns:
-      (seeds,) means over tasks of the relative change.
+      (seeds, T) changes in per cent of the absolute value of the reference.
     """
     reference = np.array([alone[task].mean() for task in problem.tasks])
     sign = np.array([1 if problem.maximize[task] else -1 for task in problem.tasks])
-    return 100 * np.mean(sign * (metrics - reference) / reference, axis=1)
+    return 100 * sign * (metrics - reference) / np.abs(reference)

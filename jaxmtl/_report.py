@@ -7,11 +7,15 @@ from typing import Any
 import jax
 import matplotlib
 import numpy as np
+from numpy.typing import ArrayLike
 from rich.table import Table
 
 import jaxmtl
-from jaxmtl._compare import BATCH, LEARNING_RATE, Outcome, relative_changes
+from jaxmtl._compare import Outcome, relative_changes
 from jaxmtl.problems._problem import Problem
+
+# Up to so many tasks, the picture has a column and the table a metric for each.
+MOST_COLUMNS = 5
 
 
 class Report:
@@ -39,7 +43,7 @@ class Report:
             self.outcomes[name] = outcome
 
     def changes(self, name: str) -> np.ndarray | None:
-        """Relative changes of a method, (seeds,), once every reference is there."""
+        """Relative changes of a method, (seeds, T), once every reference is there."""
         if len(self.alone) < len(self.problem.tasks):
             return None
         return relative_changes(self.problem, self.outcomes[name].metrics, self.alone)
@@ -52,10 +56,10 @@ class Report:
 
     def table(self) -> Table:
         """The table: means over the seeds of the test metrics, and how they compare."""
-        tasks = self.problem.tasks
-        settings = f"Adam {LEARNING_RATE} with cosine decay, batch {BATCH}"
+        problem = self.problem
+        settings = f"Adam {problem.learning_rate} with cosine decay, batch {problem.batch}"
         table = Table(
-            title=f"{self.problem.name}: {self.steps} steps, seeds: {self.seeds}, {settings}",
+            title=f"{problem.name}: {self.steps} steps, seeds: {self.seeds}, {settings}",
             caption=(
                 "Δm: mean over tasks of the change against single-task training, in %, ± standard"
                 " deviation over seeds. Smaller differences are not to be trusted, and the order is"
@@ -65,21 +69,31 @@ class Report:
             box=None,  # so that the columns fit into 80 characters
             padding=(0, 1, 0, 0),
         )
+        few = len(problem.tasks) <= MOST_COLUMNS
         table.add_column("method", no_wrap=True)
-        for task in tasks:
-            arrow = "↑" if self.problem.maximize[task] else "↓"
-            table.add_column(f"{task}\n{self.problem.metric_names[task]} {arrow}", justify="right")
+        if few:
+            for task in problem.tasks:
+                arrow = "↑" if problem.maximize[task] else "↓"
+                table.add_column(f"{task}\n{problem.metric_names[task]} {arrow}", justify="right")
+        else:
+            table.add_column("task that\ngains most, %", justify="right", no_wrap=True)
+            table.add_column("task that\nloses most, %", justify="right", no_wrap=True)
         table.add_column("Δm ↑", justify="right", no_wrap=True)
         table.add_column("time", justify="right")
         if self.alone:
-            cells = [f"{self.alone[t].mean():.3f}" if t in self.alone else "" for t in tasks]
+            means = {task: f"{metrics.mean():.3f}" for task, metrics in self.alone.items()}
+            cells = [means.get(task, "") for task in problem.tasks] if few else ["", ""]
             table.add_row("single-task", *cells, "0", "", end_section=True)
         for name, outcome in self.outcomes.items():
             changes, ratio = self.changes(name), self.relative_time(name)
+            if few:
+                cells = [f"{value:.3f}" for value in outcome.metrics.mean(axis=0)]
+            else:
+                cells = ["", ""] if changes is None else _extremes(problem.tasks, changes)
             table.add_row(
                 name,
-                *(f"{value:.3f}" for value in outcome.metrics.mean(axis=0)),
-                "" if changes is None else _mean_and_spread(changes),
+                *cells,
+                "" if changes is None else _mean_and_spread(changes.mean(axis=1)),
                 "" if ratio is None else f"{ratio:.1f}",
             )
         return table
@@ -106,7 +120,9 @@ class Report:
             changes = self.changes(name)
             return {
                 "test_metrics_per_seed": _by_task(self.problem, outcome.metrics),
-                "delta_m_percent_per_seed": None if changes is None else changes.tolist(),
+                "delta_m_percent_per_seed": (
+                    None if changes is None else _or_null(changes.mean(axis=1))
+                ),
                 "seconds_per_step_all_seeds": outcome.seconds_per_step,
                 "time_per_step_relative_to_equal": self.relative_time(name),
                 "training_losses_mean": _by_task(self.problem, outcome.losses.mean(axis=1)),
@@ -122,26 +138,45 @@ class Report:
             "settings": {
                 "steps": self.steps,
                 "seeds": self.seeds,
-                "batch": BATCH,
+                "batch": self.problem.batch,
                 "optimizer": "adam, cosine decay",
-                "learning_rate": LEARNING_RATE,
+                "learning_rate": self.problem.learning_rate,
                 "balanced": "the trunk; heads receive their own task's gradient",
             },
             "versions": {"jaxmtl": jaxmtl.__version__, "jax": jax.__version__},
-            "single_task_metrics_per_seed": {t: m.tolist() for t, m in self.alone.items()},
+            "single_task_metrics_per_seed": {t: _or_null(m) for t, m in self.alone.items()},
             "methods": {name: method(name, o) for name, o in self.outcomes.items()},
         }
 
     def _draw(self, path: Path) -> None:
-        """Losses, shares of the weights and metrics, a column a task; and the summary."""
+        """Draw a column a task where they fit, else a table a quantity; and the summary."""
         matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        from jaxmtl.plotting import plot_bars
+
+        palette = "tab10" if len(self.outcomes) <= 10 else "tab20"
+        colors = [plt.get_cmap(palette)(i % 20) for i in range(len(self.outcomes))]
+        few = len(self.problem.tasks) <= MOST_COLUMNS
+        figure, axes = self._draw_columns(colors) if few else self._draw_tables(colors)
+        changes = {n: c.mean(axis=1) for n in self.outcomes if (c := self.changes(n)) is not None}
+        plot_bars(changes, axes["changes"], reference=0.0, colors=colors)
+        axes["changes"].set_title("Δm: mean change against\nsingle-task training (%)")
+        dashed = "dashed in the bars: single-task training; " if few else ""
+        figure.suptitle(
+            f"{self.problem.name}: {self.steps} steps, seeds: {self.seeds}; {dashed}"
+            "whiskers: standard deviation over seeds"
+        )
+        figure.savefig(path, dpi=90)
+        plt.close(figure)
+
+    def _draw_columns(self, colors: list[Any]) -> Any:
+        """Draw losses, shares of the weights and metrics, a column a task."""
         import matplotlib.pyplot as plt
 
         from jaxmtl.plotting import plot_bars, plot_curves
 
         tasks, window = self.problem.tasks, max(1, self.steps // 40)
-        palette = "tab10" if len(self.outcomes) <= 10 else "tab20"
-        colors = [plt.get_cmap(palette)(i % 20) for i in range(len(self.outcomes))]
         rows = ("loss", "share", "metric")
         mosaic: list[Any] = [[f"{row} {task}" for task in tasks] + ["changes"] for row in rows]
         figure, axes = plt.subplot_mosaic(
@@ -154,12 +189,9 @@ class Report:
             for axis in (loss, share):
                 axis.set_prop_cycle(color=colors)
             losses = {n: o.losses[:, :, i].mean(axis=1) for n, o in self.outcomes.items()}
-            plot_curves(losses, loss, window=window, log=True)
+            plot_curves(losses, loss, window=window, log=min(map(np.min, losses.values())) > 0)
             loss.set_title(f"{task}: training loss")
-            shares = {
-                name: (outcome.weights[:, :, i] / outcome.weights.sum(axis=-1)).mean(axis=1)
-                for name, outcome in self.outcomes.items()
-            }
+            shares = {n: _shares(o)[:, :, i].mean(axis=1) for n, o in self.outcomes.items()}
             plot_curves(shares, share, window=window, log=True)
             share.set_title(f"{task}: share of the task weights")
             share.set_ylim(1e-3, 1.2)
@@ -167,18 +199,61 @@ class Report:
             alone = self.alone[task].mean() if task in self.alone else None
             plot_bars(metrics, metric, reference=alone, colors=colors)
             better = "higher" if self.problem.maximize[task] else "lower"
-            metric.set_title(f"{task}: {self.problem.metric_names[task]} ({better} is better)")
-        changes = {n: c for n in self.outcomes if (c := self.changes(n)) is not None}
-        plot_bars(changes, axes["changes"], reference=0.0, colors=colors)
-        axes["changes"].set_title("Δm: mean change against\nsingle-task training (%)")
+            what = f"{task}: {self.problem.metric_names[task]}"
+            wrap = "\n" if len(what) > 28 else " "  # a column is not wider
+            metric.set_title(f"{what}{wrap}({better} is better)")
         handles, labels = axes[f"loss {tasks[0]}"].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=10)
-        figure.suptitle(
-            f"{self.problem.name}: {self.steps} steps, seeds: {self.seeds}; dashed in the bars:"
-            " single-task training; whiskers: standard deviation over seeds"
+        return figure, axes
+
+    def _draw_tables(self, colors: list[Any]) -> Any:
+        """Draw changes of the metrics and shares of the weights as tables of methods by tasks."""
+        import matplotlib.pyplot as plt
+
+        from jaxmtl.plotting import plot_curves, plot_heat_map
+
+        tasks, names = self.problem.tasks, list(self.outcomes)
+        figure, axes = plt.subplot_mosaic(
+            [["losses", "shares"], ["changes", "table"]],
+            figsize=(8 + 0.6 * len(tasks), 6 + 0.5 * len(names)),
+            width_ratios=(8, 0.6 * len(tasks)),
+            layout="constrained",
         )
-        figure.savefig(path, dpi=90)
-        plt.close(figure)
+        axes["losses"].set_prop_cycle(color=colors)
+        relative = {
+            name: np.mean(outcome.losses / np.abs(outcome.losses[0]), axis=(1, 2))
+            for name, outcome in self.outcomes.items()
+        }
+        plot_curves(
+            relative,
+            axes["losses"],
+            window=max(1, self.steps // 40),
+            log=min(map(np.min, relative.values())) > 0,
+        )
+        axes["losses"].set_title("training loss / first loss, mean over tasks")
+        axes["losses"].legend(fontsize="small", ncols=2)
+        shares = [100 * _shares(outcome).mean(axis=(0, 1)) for outcome in self.outcomes.values()]
+        plot_heat_map(shares, names, tasks, axes["shares"], limits=(0, np.max(shares)))
+        axes["shares"].set_title("share of the task weights, mean over steps and seeds (%)")
+        changes = [c.mean(axis=0) for name in names if (c := self.changes(name)) is not None]
+        axes["table"].set_title("change of the metric against single-task training (%)")
+        if changes:  # an interrupted run may lack a reference
+            most = float(np.quantile(np.abs(changes), 0.9))  # one failure does not fade the others
+            plot_heat_map(
+                changes, names, tasks, axes["table"], limits=(-most, most), colormap="RdBu"
+            )
+        return figure, axes
+
+
+def _shares(outcome: Outcome) -> np.ndarray:
+    """Task weights over their sum, (steps, seeds, T)."""
+    return outcome.weights / outcome.weights.sum(axis=-1, keepdims=True)
+
+
+def _extremes(tasks: tuple[str, ...], changes: np.ndarray) -> list[str]:
+    """Name the tasks of the largest and of the smallest mean change, with it."""
+    means = changes.mean(axis=0)
+    return [f"{tasks[i]} {means[i]:+.1f}" for i in (np.argmax(means), np.argmin(means))]
 
 
 def _mean_and_spread(sample: np.ndarray) -> str:
@@ -187,9 +262,14 @@ def _mean_and_spread(sample: np.ndarray) -> str:
     return f"{sample.mean():+.1f}{spread}"
 
 
-def _by_task(problem: Problem, values: np.ndarray) -> dict[str, list[float]]:
+def _by_task(problem: Problem, values: np.ndarray) -> dict[str, list[float | None]]:
     """Columns under their tasks' names, to six digits."""
     return {
-        task: [float(f"{value:.6g}") for value in column]
+        task: _or_null([float(f"{value:.6g}") for value in column])
         for task, column in zip(problem.tasks, values.T, strict=True)
     }
+
+
+def _or_null(values: ArrayLike) -> list[float | None]:
+    """Numbers as JSON has them, which knows no NaN: a run that diverged leaves nulls."""
+    return [float(value) if np.isfinite(value) else None for value in np.asarray(values)]

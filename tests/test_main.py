@@ -4,13 +4,16 @@ import json
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from jaxmtl import _compare
-from jaxmtl.__main__ import main
+from jaxmtl import __main__, _compare
+from jaxmtl.__main__ import DEFAULT, main
 from jaxmtl.methods import METHODS
+from jaxmtl.problems import PROBLEMS
+from jaxmtl.problems._problem import Problem
 
 
 def test_a_short_comparison(tmp_path, capsys):
@@ -78,6 +81,109 @@ def test_a_wrong_name_is_one_clear_line_and_status_2():
 def test_methods_with_further_inputs_are_refused(capsys):
     assert main(["--methods", "equal", "modo"]) == 2
     assert "modo needs independent_grads at every step" in capsys.readouterr().err
+
+
+def test_help_names_the_problems(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"{name}:" in shown for name in PROBLEMS)
+
+
+def test_a_wrong_problem_is_one_clear_line_and_status_2(capsys):
+    assert main(["--problem", "yeats"]) == 2
+    assert capsys.readouterr().err.startswith("jaxmtl: unknown problem yeats; the problems are di")
+
+
+@pytest.mark.parametrize("error", [ImportError, FileNotFoundError])
+def test_missing_data_are_one_clear_line_and_status_1(error, tmp_path, capsys, monkeypatch):
+    def missing(name):
+        raise error(f"{name} is not there: pip install it.")
+
+    monkeypatch.setattr(__main__, "load", missing)
+    assert main(["--problem", "yeast", "--out", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "jaxmtl: yeast is not there: pip install it.\n")
+
+
+def paraboloids(num_tasks):
+    """A point and its squared distances from others, less a constant: without heads or theory."""
+    tasks = tuple(f"task_{i:02}" for i in range(num_tasks))
+    centres = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (num_tasks, 2)), jnp.float32)
+
+    def losses(params, batch):
+        del batch
+        squares = jnp.sum((params["trunk"]["point"][None, :] - centres) ** 2, axis=1)
+        return dict(zip(tasks, squares - 20, strict=True))
+
+    index = {"index": np.arange(4)}
+    return Problem(
+        name="Paraboloids",
+        tasks=tasks,
+        init=lambda key: {"trunk": {"point": jnp.zeros(2)}, "heads": {}},
+        losses=losses,
+        metrics=losses,
+        maximize=dict.fromkeys(tasks, False),
+        metric_names=dict.fromkeys(tasks, "value"),
+        train=index,
+        validation=index,
+        test=index,
+        learning_rate=0.1,
+        batch=2,
+        steps=60,
+    )
+
+
+@pytest.mark.parametrize("num_tasks", [2, 7])
+def test_a_problem_without_heads_and_without_theory(num_tasks, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(__main__, "load", lambda name: paraboloids(num_tasks))
+    assert main(["--problem", "toy", "--seeds", "1", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    title = "Paraboloids: 60 steps, seeds: 1, Adam 0.1 with cosine decay, batch 2"
+    assert title in " ".join(shown.split())
+    numbers = json.loads((tmp_path / "comparison.json").read_text())
+    assert list(numbers["methods"]) == [n for n in DEFAULT if n not in ("static", "prior_loss")]
+    settings = numbers["settings"]
+    assert (settings["steps"], settings["batch"], settings["learning_rate"]) == (60, 2, 0.1)
+    # Alone, a task reaches its own centre, -20; together they cannot, and losses below zero do not
+    # turn the sign of what is worse.
+    for values in numbers["single_task_metrics_per_seed"].values():
+        np.testing.assert_allclose(values, -20, atol=0.05)
+    assert -100 < numbers["methods"]["mgda"]["delta_m_percent_per_seed"][0] < 0
+    assert imread(tmp_path / "comparison.png").shape[1] > 500
+    assert ("gains most" in shown) == (num_tasks > 5)
+
+
+@pytest.mark.parametrize(
+    ("method", "lacks"),
+    [("static", "targets that can be standardised"), ("prior_loss", "the best constant output")],
+)
+def test_methods_that_need_what_the_problem_lacks(method, lacks, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(__main__, "load", lambda name: paraboloids(2))
+    assert main(["--methods", "equal", method, "--out", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert f"{method} needs" in err
+    assert f"{lacks}, which Paraboloids does not have" in err
+
+
+def test_runs_that_diverge_leave_valid_json(tmp_path, monkeypatch):
+    train = _compare.Comparison.train
+
+    def diverging(self, contestant, advance):
+        return train(self, contestant, advance)._replace(metrics=np.array([[np.nan, 1.0]]))
+
+    monkeypatch.setattr(__main__, "load", lambda name: paraboloids(2))
+    monkeypatch.setattr(_compare.Comparison, "train", diverging)
+    arguments = ["--methods", "equal", "--seeds", "1", "--steps", "4", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (tmp_path / "comparison.json").read_text()
+    numbers = json.loads(text, parse_constant=refuse)
+    assert numbers["methods"]["equal"]["delta_m_percent_per_seed"] == [None]
 
 
 @pytest.mark.parametrize("option", ["--steps", "--seeds"])

@@ -94,3 +94,54 @@ def test_front():
     assert plotting.plot_front({"c": [[1.0, 1.0]]}, axis) is axis
     with pytest.raises(ValueError, match=r"points must have shape \(N, 2\).* 'd' has \(1, 3\)"):
         plotting.plot_front({"d": [[1.0, 2.0, 3.0]]})
+
+
+def test_task_weights_are_shares_with_their_spread():
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(0.1, 1, (4, 12, 3)) * rng.uniform(1, 100, (4, 12, 1))
+    axis = plotting.plot_task_weights(weights, ["a", "b", "c"], window=4, colors=["r", "g", "b"])
+    assert [line.get_label() for line in axis.lines] == ["a", "b", "c"]
+    assert [line.get_color() for line in axis.lines] == ["r", "g", "b"]
+    shares = weights / weights.sum(axis=-1, keepdims=True)
+    windows = np.stack([shares[:, i : i + 4].mean(axis=1) for i in range(9)], axis=1)
+    for i, (line, band) in enumerate(zip(axis.lines, axis.collections, strict=True)):
+        np.testing.assert_allclose(line.get_xdata(), np.arange(9) + 1.5)
+        np.testing.assert_allclose(line.get_ydata(), windows[:, :, i].mean(axis=0))
+        mean, spread = windows[:, :, i].mean(axis=0), windows[:, :, i].std(axis=0, ddof=1)
+        edges = band.get_paths()[0].vertices[:, 1]
+        assert edges.max() == pytest.approx((mean + spread).max())
+        assert edges.min() == pytest.approx((mean - spread).min())
+
+
+def test_task_weights_of_one_seed_have_no_band_and_zeros_leave_a_gap():
+    weights = np.array([[[0.0, 0.0], [1.0, -3.0], [2.0, 2.0]]])
+    axis = plotting.plot_task_weights(weights, ["a", "b"])
+    assert not axis.collections
+    np.testing.assert_allclose(axis.lines[1].get_ydata(), [np.nan, -0.75, 0.5])
+    with pytest.raises(ValueError, match=r"\(seeds, steps, 2\).*is \(3, 2\)"):
+        plotting.plot_task_weights(weights[0], ["a", "b"])
+    with pytest.raises(ValueError, match=r"\(seeds, steps, 3\) for 3 tasks"):
+        plotting.plot_task_weights(weights, ["a", "b", "c"])
+
+
+def test_cosines():
+    cosines = [[1.0, -0.9], [-0.9, 1.0]]
+    axis = plotting.plot_cosines(cosines, ["a", "b"])
+    (image,) = axis.images
+    np.testing.assert_array_equal(image.get_array(), cosines)
+    assert image.get_clim() == (-1, 1)
+    red, _, blue, _ = image.to_rgba(-0.9)
+    assert red > blue
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["a", "b"]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["a", "b"]
+    assert [t.get_text() for t in axis.texts] == ["1.00", "-0.90", "-0.90", "1.00"]
+    with pytest.raises(ValueError, match=r"shape \(3, 3\) for so many names, but it is \(2, 2\)"):
+        plotting.plot_cosines(cosines, ["a", "b", "c"])
+
+
+def test_heat_map():
+    axis = plotting.plot_heat_map([[-0.01, 5.0, 10.0]], ["row"], ["x", "y", "z"], limits=(0, 10))
+    assert [t.get_text() for t in axis.texts] == ["0.0", "5.0", "10.0"]
+    assert [t.get_position() for t in axis.texts] == [(0, 0), (1, 0), (2, 0)]
+    assert axis.texts[0].get_color() == "black"  # on white
+    assert axis.texts[2].get_color() == "white"  # on dark blue

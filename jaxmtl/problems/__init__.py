@@ -1,1 +1,41 @@
 """Problems to try methods on: data, model, losses and metrics of each."""
+
+from importlib import import_module
+
+from jaxmtl.problems._problem import Problem
+
+# Each is a module of this package, with a function of the same name; none is imported before it is
+# asked for, since each has its own data and packages.
+PROBLEMS = {
+    "digits": "two overlapping handwritten digits, four tasks in different units",
+    "toy": "two losses of a point in the plane, with a valley between them",
+    "yeast": "fourteen functions of a gene, yes or no",
+    "low_light": "brighten dark photographs, with several losses on one image",
+    "multi_fashion": "two overlapping pieces of clothing, named each",
+    "qm9": "eleven properties of small molecules in the units of chemistry",
+}
+
+
+def load(name: str) -> Problem:
+    """Build a problem by its name.
+
+    Args:
+      name: a key of ``PROBLEMS``.
+
+    Returns:
+      The ``Problem``.
+
+    Raises:
+      ValueError: where there is no problem of that name.
+      ImportError: where a package that carries the data is not installed.
+      FileNotFoundError: where the data are not there.
+
+    Examples:
+      >>> from jaxmtl import problems
+      >>> problems.load("digits").tasks
+      ('left', 'reconstruction', 'right', 'sum')
+    """
+    if name not in PROBLEMS:
+        raise ValueError(f"unknown problem {name}; the problems are {', '.join(PROBLEMS)}")
+    problem: Problem = getattr(import_module(f"jaxmtl.problems.{name}"), name)()
+    return problem

@@ -7,13 +7,15 @@ of 32 units. Nothing is rescaled, on purpose: at a zero output the squared error
 times a cross-entropy and that of the canvas twelve times, as happens in the problems people bring.
 """
 
-import jax
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxmtl import theory
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.problems._dense import apply_dense, init_dense
 from jaxmtl.problems._problem import Batch, Problem
 
 _DIGIT, _SHIFT = 8, 3
@@ -23,17 +25,11 @@ _CLASSES = 10
 # Split name: (original images, pairs drawn from them). Originals are split before they are paired,
 # so that no digit seen in training appears on a validation or test canvas.
 _SPLITS = {"train": (1000, 8000), "validation": (300, 2000), "test": (497, 2000)}
-_LAYERS = (
-    ("trunk", "hidden_0", _PIXELS, 64),
-    ("trunk", "hidden_1", 64, 32),
-    ("heads", "left", 32, _CLASSES),
-    ("heads", "reconstruction", 32, _PIXELS),
-    ("heads", "right", 32, _CLASSES),
-    ("heads", "sum", 32, 1),
-)
+_TRUNK = (_PIXELS, 64, 32)
+_HEADS = {"left": _CLASSES, "reconstruction": _PIXELS, "right": _CLASSES, "sum": 1}
 
 
-def digits() -> Problem:
+def digits(tasks: Sequence[str] = tuple(_HEADS)) -> Problem:
     """Build MultiDigits-4, the default problem of the demo.
 
     The tasks, in order: "left" (10-class cross-entropy, judged by accuracy), "reconstruction"
@@ -42,6 +38,9 @@ def digits() -> Problem:
     split are the same at every call: the randomness of a run is in the key given to ``init`` and in
     the batches.
 
+    Args:
+      tasks: which of the tasks to keep.
+
     Returns:
       A ``Problem`` whose splits hold "image" (N, 121), float32 in [0, 1]; "left" and "right" (N,),
       int32 labels; and "sum" (N,), float32. N is 8000, 2000 and 2000. Its parameters are
@@ -49,9 +48,11 @@ def digits() -> Problem:
       "bias" (out,).
 
     Raises:
+      ValueError: where a task is unknown, or none is given.
       ImportError: where scikit-learn, which carries the images, is not installed.
 
     Examples:
+      >>> import jax
       >>> problem = digits()
       >>> problem.tasks
       ('left', 'reconstruction', 'right', 'sum')
@@ -61,82 +62,60 @@ def digits() -> Problem:
       >>> bool(losses["sum"] > 10 * losses["left"])
       True
     """
+    if not tasks or not set(tasks) <= set(_HEADS):
+        raise ValueError(f"tasks must be some of {', '.join(_HEADS)}, but they are {tasks!r}.")
+    heads = {task: columns for task, columns in _HEADS.items() if task in tasks}
     splits = _make_splits()
     initial, prior = _constant_output_losses(splits["train"])
+    names = dict.fromkeys(("left", "right"), "accuracy")
+    names |= {"reconstruction": "pixel MSE", "sum": "MAE"}
+    scales = {"reconstruction": 1 / prior["reconstruction"], "sum": 1 / prior["sum"]}
     return Problem(
-        name="MultiDigits-4",
-        tasks=("left", "reconstruction", "right", "sum"),
-        init=_init,
+        name="MultiDigits-4" if len(heads) == 4 else f"MultiDigits ({', '.join(heads)})",
+        tasks=tuple(heads),
+        init=lambda key: init_dense(key, _TRUNK, heads),
         losses=_losses,
         metrics=_metrics,
-        maximize={"left": True, "reconstruction": False, "right": True, "sum": False},
-        metric_names={
-            "left": "accuracy",
-            "reconstruction": "pixel MSE",
-            "right": "accuracy",
-            "sum": "MAE",
-        },
-        initial_values=initial,
-        prior_values=prior,
-        standardisation={
-            "left": 1.0,
-            "reconstruction": 1 / prior["reconstruction"],
-            "right": 1.0,
-            "sum": 1 / prior["sum"],
-        },
-        **splits,
+        maximize={task: task in ("left", "right") for task in heads},
+        metric_names={task: names[task] for task in heads},
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        initial_values={task: initial[task] for task in heads},
+        prior_values={task: prior[task] for task in heads},
+        standardisation={task: scales.get(task, 1.0) for task in heads},
     )
 
 
-def _init(key: Array) -> PyTree:
-    """Draw LeCun normal kernels and zero biases."""
-    # One draw, cut into kernels: under jit, a draw per kernel takes seconds longer to compile.
-    normals = jax.random.normal(key, (sum(rows * columns for *_, rows, columns in _LAYERS),))
-    params: dict[str, dict[str, PyTree]] = {"trunk": {}, "heads": {}}
-    start = 0
-    for part, name, rows, columns in _LAYERS:
-        stop = start + rows * columns
-        kernel = normals[start:stop].reshape(rows, columns) * rows**-0.5
-        params[part][name] = {"bias": jnp.zeros(columns), "kernel": kernel}
-        start = stop
-    return params
-
-
-def _apply(params: PyTree, image: Array | np.ndarray) -> dict[str, Array]:
-    """Compute every head's output, (B, columns), from images (B, 121)."""
-    x = jnp.asarray(image)
-    for name in ("hidden_0", "hidden_1"):
-        layer = params["trunk"][name]
-        x = jax.nn.relu(_affine(layer, x))
-    return {task: _affine(head, x) for task, head in params["heads"].items()}
-
-
-def _affine(layer: PyTree, x: Array) -> Array:
-    return x @ layer["kernel"] + layer["bias"][None, :]
-
-
 def _losses(params: PyTree, batch: Batch) -> dict[str, Array]:
-    """Evaluate the four losses, each in its own units, as means over the batch."""
-    outputs = _apply(params, batch["image"])
-    cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-    pixel_errors = outputs["reconstruction"] - batch["image"]
+    """Evaluate the loss of every head, each in its own units, as means over the batch."""
     return {
-        "left": jnp.mean(cross_entropy(outputs["left"], batch["left"])),
-        "reconstruction": jnp.mean(jnp.sum(pixel_errors**2, axis=-1)),
-        "right": jnp.mean(cross_entropy(outputs["right"], batch["right"])),
-        "sum": jnp.mean((outputs["sum"][:, 0] - batch["sum"]) ** 2),
+        task: jnp.mean(_errors(task, output, batch))
+        for task, output in apply_dense(params, batch["image"]).items()
     }
+
+
+def _errors(task: str, output: Array, batch: Batch) -> Array:
+    """Compute one task's loss for each example, (B,)."""
+    if task == "reconstruction":
+        return jnp.sum((output - batch["image"]) ** 2, axis=-1)
+    if task == "sum":
+        return (output[:, 0] - batch["sum"]) ** 2
+    return optax.softmax_cross_entropy_with_integer_labels(output, batch[task])
 
 
 def _metrics(params: PyTree, split: Batch) -> dict[str, Array]:
     """Evaluate what a reader cares about: accuracies, and errors in natural units."""
-    outputs = _apply(params, split["image"])
-    return {
-        "left": jnp.mean(jnp.argmax(outputs["left"], axis=-1) == split["left"]),
-        "reconstruction": jnp.mean((outputs["reconstruction"] - split["image"]) ** 2),
-        "right": jnp.mean(jnp.argmax(outputs["right"], axis=-1) == split["right"]),
-        "sum": jnp.mean(jnp.abs(outputs["sum"][:, 0] - split["sum"])),
-    }
+    outputs = apply_dense(params, split["image"])
+    return {task: _metric(task, output, split) for task, output in outputs.items()}
+
+
+def _metric(task: str, output: Array, split: Batch) -> Array:
+    if task == "reconstruction":
+        return jnp.mean((output - split["image"]) ** 2)
+    if task == "sum":
+        return jnp.mean(jnp.abs(output[:, 0] - split["sum"]))
+    return jnp.mean(jnp.argmax(output, axis=-1) == split[task])
 
 
 def _make_splits() -> dict[str, dict[str, np.ndarray]]:
@@ -146,7 +125,7 @@ def _make_splits() -> dict[str, dict[str, np.ndarray]]:
     except ImportError as error:
         raise ImportError(
             "The digits problem reads images that scikit-learn carries, but scikit-learn is not"
-            ' installed."'
+            " installed: pip install scikit-learn."
         ) from error
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32).reshape(-1, _DIGIT, _DIGIT)
@@ -156,16 +135,29 @@ def _make_splits() -> dict[str, dict[str, np.ndarray]]:
     for name, (originals, pairs) in _SPLITS.items():
         left, right = generator.choice(shuffled[start : start + originals], (2, pairs))
         start += originals
-        canvas = np.zeros((pairs, _CANVAS, _CANVAS), np.float32)
-        canvas[:, :_DIGIT, :_DIGIT] = images[left]
-        canvas[:, _SHIFT:, _SHIFT:] = np.maximum(canvas[:, _SHIFT:, _SHIFT:], images[right])
         splits[name] = {
-            "image": canvas.reshape(pairs, _PIXELS),
+            "image": overlay(images[left], images[right], _SHIFT).reshape(pairs, _PIXELS),
             "left": labels[left].astype(np.int32),
             "right": labels[right].astype(np.int32),
             "sum": (labels[left] + labels[right]).astype(np.float32),
         }
     return splits
+
+
+def overlay(left: np.ndarray, right: np.ndarray, shift: int) -> np.ndarray:
+    """Lay images (N, s, s) on one canvas, the right one ``shift`` pixels down and to the right.
+
+    Args:
+      left: (N, s, s) images.
+      right: (N, s, s) images.
+      shift: in pixels.
+
+    Returns:
+      (N, s + shift, s + shift), the brighter pixel where they overlap.
+    """
+    canvas = np.pad(left, ((0, 0), (0, shift), (0, shift)))
+    canvas[:, shift:, shift:] = np.maximum(canvas[:, shift:, shift:], right)
+    return canvas
 
 
 def _constant_output_losses(

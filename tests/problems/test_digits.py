@@ -1,5 +1,7 @@
 """The digits: no leak between splits, honest constants, a model that starts where theory says."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,3 +62,33 @@ def test_tasks_are_named_in_leaf_order(problem):
     assert tuple(sorted(problem.losses(params, problem.test))) == problem.tasks
     assert set(problem.metrics(params, problem.test)) == set(problem.tasks)
     assert set(params) == {"trunk", "heads"}
+
+
+def test_a_subset_of_the_tasks(problem):
+    pair = digits(tasks=("right", "left"))
+    assert pair.tasks == ("left", "right")
+    for values in (pair.initial_values, pair.prior_values, pair.standardisation, pair.maximize):
+        assert set(values) == {"left", "right"}
+    params = pair.init(jax.random.key(0))
+    assert set(params["heads"]) == {"left", "right"}
+    everything = problem.init(jax.random.key(0))
+    everything["heads"].update(params["heads"])
+    everything["trunk"] = params["trunk"]
+    for function in ("losses", "metrics"):
+        few = getattr(pair, function)(params, pair.test)
+        many = getattr(problem, function)(everything, problem.test)
+        assert set(few) == {"left", "right"}
+        assert all(few[task] == many[task] for task in few)
+    np.testing.assert_array_equal(pair.train["image"], problem.train["image"])
+
+
+@pytest.mark.parametrize("tasks", [(), ("left", "middle"), "left"])
+def test_unknown_tasks_are_refused(tasks):
+    with pytest.raises(ValueError, match="tasks must be some of left, reconstruction, right, sum"):
+        digits(tasks=tasks)
+
+
+def test_without_scikit_learn_there_is_a_clear_message(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r"is not installed: pip install scikit-learn\.$"):
+        digits()

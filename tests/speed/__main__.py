@@ -15,7 +15,6 @@ import numpy as np
 import jaxmtl
 from tests.speed.measure import Ratio
 
-
 KEEP_MEMORY = {
     # Fresh memory costs a page fault for every 4096 bytes, at each step anew: half the time of a
     # step whose stack is large, in either library. With these, freed memory stays with the process.

@@ -1,4 +1,4 @@
-"""What people look at: curves over time, and bars with their spread. Needs matplotlib."""
+"""What happens in a plane: paths, convex weights of three tasks, fronts of two losses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,90 +10,6 @@ from matplotlib.patches import Polygon
 from numpy.typing import ArrayLike
 
 from jaxmtl.pareto import non_dominated
-
-
-def plot_curves(
-    series: Mapping[str, ArrayLike],
-    axis: Axes | None = None,
-    *,
-    window: int = 1,
-    log: bool = False,
-    **line: Any,
-) -> Axes:
-    """Draw named curves over training steps.
-
-    Args:
-      series: name -> (steps,) values.
-      axis: where to draw; a new figure if None.
-      window: how many steps to average over, to see through the noise of batches.
-      log: whether the vertical axis is logarithmic.
-      **line: passed on to ``Axes.plot``.
-
-    Returns:
-      The axis.
-
-    Raises:
-      ValueError: where the window is longer than a curve.
-
-    Examples:
-      >>> from jaxmtl import plotting
-      >>> axis = plotting.plot_curves({"depth": [3.0, 2.0, 1.0]}, log=True)
-      >>> axis.get_xlabel()
-      'step'
-    """
-    axis = plt.subplots()[1] if axis is None else axis
-    for name, values in series.items():
-        curve = np.asarray(values, float)
-        if not 1 <= window <= len(curve):
-            raise ValueError(
-                f"window must be between 1 and the {len(curve)} steps of {name!r}, but it is"
-                f" {window}."
-            )
-        smooth = np.convolve(curve, np.ones(window) / window, mode="valid")
-        axis.plot(np.arange(len(smooth)) + (window - 1) / 2, smooth, label=name, **line)
-    axis.set_xlabel("step")
-    if log:
-        axis.set_yscale("log")
-    return axis
-
-
-def plot_bars(
-    values: Mapping[str, ArrayLike],
-    axis: Axes | None = None,
-    *,
-    reference: float | None = None,
-    colors: list[Any] | None = None,
-) -> Axes:
-    """Draw the mean of each named sample as a horizontal bar, with its spread.
-
-    Args:
-      values: name -> (seeds,) values; the bar is their mean, the whisker their standard deviation.
-      axis: where to draw; a new figure if None.
-      reference: where to draw a vertical line for comparison, if anywhere.
-      colors: one for each bar.
-
-    Returns:
-      The axis, with the first name at the top.
-
-    Examples:
-      >>> from jaxmtl import plotting
-      >>> axis = plotting.plot_bars({"equal": [1.0, 3.0], "mgda": [2.0, 2.0]}, reference=0.0)
-      >>> [bar.get_width().item() for bar in axis.patches]
-      [2.0, 2.0]
-    """
-    axis = plt.subplots()[1] if axis is None else axis
-    samples = [np.asarray(sample, float) for sample in values.values()]
-    axis.barh(
-        list(values),
-        [sample.mean() for sample in samples],
-        xerr=[sample.std(ddof=1) if len(sample) > 1 else 0.0 for sample in samples],
-        color=colors,
-        error_kw={"elinewidth": 1, "capsize": 2},
-    )
-    axis.set_ylim(len(samples) - 0.5, -0.5)  # inverting would turn a shared axis twice
-    if reference is not None:
-        axis.axvline(reference, color="black", linewidth=1, linestyle="--")
-    return axis
 
 
 def plot_trajectories(

@@ -1,0 +1,91 @@
+"""Matrices with a number in each cell."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+
+def plot_cosines(cosines: ArrayLike, tasks: Sequence[str], axis: Axes | None = None) -> Axes:
+    """Draw the cosines between the tasks' gradients as a heat map: red where they conflict.
+
+    Args:
+      cosines: (T, T), such as ``jaxmtl.diagnostics.report(...).cosines``, or their mean over steps.
+      tasks: T names.
+      axis: where to draw; a new figure if None.
+
+    Returns:
+      The axis. Its colours run from -1 to 1 whatever the values.
+
+    Raises:
+      ValueError: where the shape does not fit the names.
+
+    Examples:
+      >>> from jaxmtl import plotting
+      >>> axis = plotting.plot_cosines([[1.0, -0.5], [-0.5, 1.0]], ["depth", "labels"])
+      >>> [text.get_text() for text in axis.texts]
+      ['1.00', '-0.50', '-0.50', '1.00']
+    """
+    return plot_heat_map(cosines, tasks, tasks, axis, limits=(-1, 1), colormap="RdBu", digits=2)
+
+
+def plot_heat_map(
+    values: ArrayLike,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    axis: Axes | None = None,
+    *,
+    limits: tuple[float, float],
+    colormap: str = "Blues",
+    digits: int = 1,
+) -> Axes:
+    """Draw a table whose cells are coloured by their values and have them written in.
+
+    Args:
+      values: (len(rows), len(columns)) numbers.
+      rows: names, from the top.
+      columns: names, from the left.
+      axis: where to draw; a new figure if None.
+      limits: the values of the first and the last colour; beyond, the colour stays.
+      colormap: a name of matplotlib's.
+      digits: how many to write behind the point.
+
+    Returns:
+      The axis.
+
+    Raises:
+      ValueError: where the shape does not fit the names.
+
+    Examples:
+      >>> from jaxmtl import plotting
+      >>> axis = plotting.plot_heat_map([[20.0, 80.0]], ["mgda"], ["a", "b"], limits=(0, 100))
+      >>> [text.get_text() for text in axis.texts]
+      ['20.0', '80.0']
+    """
+    table = np.asarray(values, float)
+    if table.shape != (len(rows), len(columns)):
+        raise ValueError(
+            f"values must have shape ({len(rows)}, {len(columns)}) for so many names, but it is"
+            f" {table.shape}."
+        )
+    axis = plt.subplots()[1] if axis is None else axis
+    image = axis.imshow(table, vmin=limits[0], vmax=limits[1], cmap=colormap, aspect="auto")
+    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(rows)), rows)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    for (i, j), value in np.ndenumerate(table):
+        red, green, blue, _ = image.to_rgba(value)
+        dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
+        axis.text(
+            j,
+            i,
+            f"{value.round(digits) + 0.0:.{digits}f}",  # no -0.0
+            ha="center",
+            va="center",
+            fontsize="small",
+            color="white" if dark else "black",
+        )
+    return axis
