@@ -58,16 +58,19 @@ def _whole_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
 
 
 def _blockwise_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
-    """Sum the Gramians of blocks of columns, about sqrt(P)/4 blocks of 4 sqrt(P), or of 4096.
+    """Sum the Gramians of blocks of columns, about sqrt(P)/4 blocks of 4 sqrt(P) columns.
 
     XLA's CPU product of a (T, P) with a (P, T) matrix adds up one column after the other. Its
     rounding errors on almost orthogonal gradients then grow with the sum of the absolute partial
-    sums; with as many blocks as columns in them, give or take, they are smallest. Smaller blocks
-    than 4096 columns cost more in the steps of the loop than they gain.
+    sums; with as many blocks as columns in them, give or take, they are smallest. A few columns are
+    one block, since a loop takes longer to compile; of many, blocks of fewer than 1024 cost more in
+    the steps of the loop than they gain.
     """
     left, right = (stack.reshape(stack.shape[0], -1) for stack in (leaf, other))
     size = left.shape[1]
-    block = max(4096, 2 ** round(math.log2(4 * math.sqrt(max(size, 1)))))
+    block = 2 ** round(math.log2(4 * math.sqrt(max(size, 1))))
+    if size > 4096:
+        block = max(block, 1024)
 
     def of_columns(start: Any, width: int) -> Array:
         columns = [lax.dynamic_slice_in_dim(stack, start, width, 1) for stack in (left, right)]
@@ -76,7 +79,7 @@ def _blockwise_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
     def add_block(index: Array, total: Array) -> Array:
         return total + of_columns(index * block, block)
 
-    whole, rest = divmod(size, block)
+    whole, rest = divmod(size, block) if size > 128 else (0, size)
     total = of_columns(size - rest, rest)
     return lax.fori_loop(0, whole, add_block, total) if whole else total
 
