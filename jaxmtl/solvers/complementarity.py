@@ -198,7 +198,8 @@ def solve_on(support: Array, matrix: Array, target: Array) -> Array:
     """
     identity = jnp.eye(len(support), dtype=matrix.dtype)
     # Above the rounding of the matrix, or the factor of a singular one may not exist.
-    ridge = 4 * len(support) * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.diagonal(matrix))
+    size = jnp.maximum(jnp.max(jnp.diagonal(matrix)), 1)
+    ridge = 4 * len(support) * jnp.finfo(matrix.dtype).eps * size
     inside = support[:, None] & support[None, :]
     factor = jax.scipy.linalg.cho_factor(jnp.where(inside, matrix + ridge * identity, identity))
     rows = jnp.expand_dims(support, tuple(range(1, target.ndim)))
