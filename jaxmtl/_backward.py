@@ -8,9 +8,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmtl._checks import leaf_path
+from jaxmtl._cpu_layouts import laid_out, largest_result, on_one_cpu
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, PyTree
 from jaxmtl._xla_cpu import warn_if_miscompiled
+
+# Bytes. Where an array between the layers is larger, times T, backward passes side by side drive
+# each other out of a CPU's cache; where it is smaller, the turns of a loop cost more than that.
+CACHE = 4 * 2**20
 
 
 class Linearised(NamedTuple):
@@ -126,10 +131,11 @@ def like_losses(weights: Array, losses: PyTree) -> PyTree:
 
 def pull_back_weights(linearised: Linearised, weights: Array) -> PyTree:
     """The gradient of the weighted sum, its weights in a range that 16-bit losses can hold."""
+    pull_back = laid_out(linearised.pull_back)
     if all(leaf.dtype.itemsize > 2 for leaf in jax.tree.leaves(linearised.losses)):
-        return linearised.pull_back(weights)
+        return pull_back(weights)
     largest = jnp.max(jnp.abs(weights))
-    grads = linearised.pull_back(weights * reciprocal(largest))
+    grads = pull_back(weights * reciprocal(largest))
     return jax.tree.map(lambda g: (g.astype(weights.dtype) * largest).astype(g.dtype), grads)
 
 
@@ -137,44 +143,13 @@ def pull_back_each(
     pull_back: Callable[[Array], PyTree], num_tasks: int, chunk_size: int | None
 ) -> PyTree:
     """Stack the gradients of the single losses: all at once, or in chunks one after the other."""
-    rows = jnp.eye(num_tasks)
-    if loops_are_slow(pull_back, rows[0]):
-        # Also slow under vmap: convolutions with a task axis are not the fast ones.
-        grads = one_by_one(pull_back, rows, wait=chunk_size is not None)
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *grads)
-    if chunk_size is None or chunk_size >= num_tasks:
+
+    def stack(rows: Array) -> PyTree:
+        if chunk_size is not None:
+            return lax.map(pull_back, rows, batch_size=chunk_size)
+        if on_one_cpu() and num_tasks * largest_result(pull_back, rows[0]) >= CACHE:
+            # Two in a turn, since each keeps less than all cores busy.
+            return lax.scan(lambda _, row: (None, pull_back(row)), None, rows, unroll=2)[1]
         return jax.vmap(pull_back)(rows)
-    return lax.map(pull_back, rows, batch_size=chunk_size)
 
-
-def one_by_one(function: Callable[[Array], PyTree], rows: Array, *, wait: bool) -> list[PyTree]:
-    """Apply a function to each row, unrolled; ``wait`` for each before the next is begun."""
-    results: list[PyTree] = []
-    for row in rows:
-        if wait and results:
-            row, results[-1] = lax.optimization_barrier((row, results[-1]))
-        results.append(function(row))
-    return results
-
-
-def loops_are_slow(function: Callable[..., Any], *arguments: Any) -> bool:
-    """Whether the function convolves on CPU, where XLA is 20 to 40 times slower inside loops.
-
-    The same goes for the branches of a ``cond``.
-    """
-    if jax.default_backend() != "cpu":
-        return False
-    return _convolves(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def _convolves(jaxpr: Any) -> bool:
-    def inner(value: Any) -> bool:
-        if isinstance(value, list | tuple):
-            return any(map(inner, value))
-        value = getattr(value, "jaxpr", value)
-        return _convolves(value) if hasattr(value, "eqns") else False
-
-    return any(
-        eqn.primitive.name == "conv_general_dilated" or any(map(inner, eqn.params.values()))
-        for eqn in jaxpr.eqns
-    )
+    return laid_out(stack)(jnp.eye(num_tasks))

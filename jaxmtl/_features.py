@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._backward import linearise, pull_back_each
+from jaxmtl._backward import linearise, pull_back_each, pull_back_weights
 from jaxmtl._base import Balancer, BalancerState, check_balancer
 from jaxmtl._checks import task_mask
+from jaxmtl._cpu_layouts import laid_out
 from jaxmtl._typing import PyTree, TaskVector
 
 
@@ -86,6 +87,8 @@ def value_and_features_grad(
         present = jnp.ones(at.num_tasks)
         if active is not None:
             present *= task_mask("active", active, at.num_tasks)
-        return at.losses, (pull_encoder(combined)[0], at.pull_back(present)[0]), state
+        of_shared = laid_out(pull_encoder)(combined)[0]
+        of_heads = pull_back_weights(at, present)[0]
+        return at.losses, (of_shared, of_heads), state
 
     return evaluate

@@ -8,17 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._backward import (
-    Linearised,
-    linearise,
-    loops_are_slow,
-    one_by_one,
-    pull_back_each,
-    pull_back_weights,
-)
+from jaxmtl._backward import Linearised, linearise, pull_back_each, pull_back_weights
 from jaxmtl._balancer import rebuild
 from jaxmtl._base import Balancer, BalancerState, Given, check_balancer
 from jaxmtl._checks import check_choice, check_count
+from jaxmtl._cpu_layouts import laid_out
 from jaxmtl._gram import solve_dtype
 from jaxmtl._leaf_roles import select_leaves
 from jaxmtl._step import keep_if_finite, read_inputs, weigh
@@ -40,8 +34,7 @@ def value_and_balanced_grad(
     The same losses, gradient and state as ``value_and_task_grads`` followed by
     ``balancer.update``. A method that reads only the losses costs one forward and one backward
     pass, whatever T is (two backward passes where ``on_shared`` leaves heads their own gradient);
-    so do the steps of ``every`` and ``warm_up`` at which the method is not asked. (On CPU, a
-    function with convolutions makes all gradients at every step: XLA is slower still at choosing.)
+    so do the steps of ``every`` and ``warm_up`` at which the method is not asked.
 
     Args:
       fun: as for ``value_and_task_grads``.
@@ -53,8 +46,7 @@ def value_and_balanced_grad(
         update by one more backward pass: memory for one gradient, whatever T is, for methods that
         read losses and Gramian only. It takes about one and a half times as long on plain networks,
         3 times on attention; inner products are as exact as the types of the parameters and
-        activations allow.
-        Functions with a ``jax.custom_vjp`` have no directional derivatives.
+        activations allow. Functions with a ``jax.custom_vjp`` have no directional derivatives.
       chunk_size: as for ``value_and_task_grads``.
 
     Returns:
@@ -117,13 +109,10 @@ def value_and_balanced_grad(
         params = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in argnums)
         dtype = solve_dtype(jax.tree.leaves(params))
 
-        def at_params(forward: bool = False) -> Linearised:
-            return linearise(fun, argnums, has_aux, args, kwargs, forward=forward)
-
         def take(balancer: Balancer, *, asks: bool) -> tuple[Any, PyTree, BalancerState]:
             """Take one step, from the forward pass on."""
             lean = asks and reads_gramian and memory == "lean"
-            at = at_params(forward=lean)
+            at = linearise(fun, argnums, has_aux, args, kwargs, forward=lean)
             options = {"losses": at.losses, "active": active, **(extra or {})}
             if needs_stack or (asks and reads_gramian and not lean):
                 grads = pull_back_each(at.pull_back, at.num_tasks, chunk_size)
@@ -136,7 +125,7 @@ def value_and_balanced_grad(
             are_weighted = select_leaves(roles.weighted, params)
             grads = [pull_back_weights(at, weights)]
             if not all(are_weighted):
-                grads.append(at.pull_back(given.active.astype(dtype)))
+                grads.append(pull_back_weights(at, given.active.astype(dtype)))
             flat = zip(*map(jax.tree.leaves, grads), strict=True)
             chosen = [g[0] if w else g[-1] for g, w in zip(flat, are_weighted, strict=True)]
             grad = jax.tree.unflatten(jax.tree.structure(grads[0]), chosen)
@@ -144,33 +133,35 @@ def value_and_balanced_grad(
 
         if timing is None or needs_stack or not reads_gramian:
             return take(balancer, asks=True)
-        if loops_are_slow(lambda: at_params().losses):
-            return take(balancer, asks=True)
         # The forward pass belongs into the branches: XLA then fuses it with the backward pass as
         # it does without one. And a second branch inside, on the same question, would have the
         # stack of gradients copied: hence a balancer that is known to be due.
         due = rebuild(balancer, timing=timing._replace(period=None))
-        names: list[Any] = []
-
-        def branch(balancer: Balancer, *, asks: bool) -> Any:
-            value, *rest = take(balancer, asks=asks)
-            leaves, treedef = jax.tree.flatten(value)
-            arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
-            # Auxiliary data may hold names, which are no result of a branch.
-            names[:] = treedef, [None if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
-            return arrays, *rest
-
-        arrays, *rest = lax.cond(
+        return _either(
             is_due(timing, state.timing),
-            functools.partial(branch, due, asks=True),
-            functools.partial(branch, balancer, asks=False),
+            functools.partial(take, due, asks=True),
+            functools.partial(take, balancer, asks=False),
         )
-        treedef, others = names
-        in_turn = iter(arrays)
-        leaves = [next(in_turn) if other is None else other for other in others]
-        return jax.tree.unflatten(treedef, leaves), *rest
 
     return evaluate
+
+
+def _either(condition: Array, *branches: Callable[[], Any]) -> Any:
+    """``lax.cond`` where the value may hold names among the auxiliary data: no result of a cond."""
+    found: list[Any] = []
+
+    def only_arrays(branch: Callable[[], Any]) -> Any:
+        value, *rest = branch()
+        leaves, treedef = jax.tree.flatten(value)
+        found[:] = treedef, [None if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
+        return [leaf for leaf in leaves if isinstance(leaf, jax.Array)], *rest
+
+    branches = tuple(laid_out(functools.partial(only_arrays, branch)) for branch in branches)
+    arrays, *rest = lax.cond(condition, *branches)
+    treedef, names = found
+    in_turn = iter(arrays)
+    leaves = [next(in_turn) if name is None else name for name in names]
+    return jax.tree.unflatten(treedef, leaves), *rest
 
 
 def _with_lean_gramian(at: Linearised, are_measured: list[bool], given: Given) -> Given:
@@ -186,8 +177,6 @@ def _with_lean_gramian(at: Linearised, are_measured: list[bool], given: Given) -
         slopes = at.push_forward(jax.tree.unflatten(treedef, kept))
         return jnp.where(given.active, slopes, 0)
 
-    rows = jnp.eye(at.num_tasks)
-    unrolled = loops_are_slow(at.pull_back, jnp.ones(at.num_tasks))
-    columns = one_by_one(column, rows, wait=True) if unrolled else lax.map(column, rows)
-    gramian = jnp.asarray(columns, given.losses.dtype)
+    columns = laid_out(functools.partial(lax.map, column))(jnp.eye(at.num_tasks))
+    gramian = columns.astype(given.losses.dtype)
     return given._replace(gramian=(gramian + gramian.T) / 2)

@@ -131,37 +131,6 @@ CONV = {"w": 0.3 * jax.random.normal(jax.random.key(1), (3, 3, 2, 4)), "heads": 
 IMAGES = jax.random.normal(jax.random.key(2), (3, 8, 8, 2))
 
 
-@pytest.mark.parametrize("options", [{}, {"chunk_size": 1}, {"memory": "lean"}])
-def test_convolutions_stay_out_of_loops_and_branches_on_cpu(options):
-    balancer = jaxmtl.every(jaxmtl.mgda(num_tasks=2), 2)
-    route = jaxmtl.value_and_balanced_grad(conv_losses, balancer, **options)
-    state = balancer.init(CONV)
-
-    def inside(jaxpr, hidden=False):
-        for eqn in jaxpr.eqns:
-            if eqn.primitive.name == "conv_general_dilated" and hidden:
-                yield eqn
-            below = hidden or eqn.primitive.name in ("cond", "while", "scan")
-            for value in jax.tree.leaves(list(eqn.params.values())):
-                value = getattr(value, "jaxpr", value)
-                if hasattr(value, "eqns"):
-                    yield from inside(value, below)
-
-    assert not list(inside(jax.make_jaxpr(route)(state, CONV, IMAGES).jaxpr))
-    losses, grads = jaxmtl.value_and_task_grads(conv_losses)(CONV, IMAGES)
-    expected, _ = balancer.update(grads, state, losses=losses)
-    _, grad, _ = jax.jit(route)(state, CONV, IMAGES)
-    assert relative_error(as_vector(grad), as_vector(expected)) < 1e-5
-
-
-def test_a_convolution_inside_a_function_is_seen():
-    assert _backward.loops_are_slow(jax.jit(conv_losses), CONV, IMAGES)
-    assert _backward.loops_are_slow(
-        lambda p, x: lax.map(lambda i: conv_losses(p, x + i), jnp.ones(2)), CONV, IMAGES
-    )
-    assert not _backward.loops_are_slow(losses_fn, PARAMS, X)
-
-
 def encode(shared, x):
     return {"h": jnp.tanh(3 * x @ shared.T)}
 
