@@ -10,6 +10,7 @@ from jax import lax
 from jaxmtl._checks import leaf_path
 from jaxmtl._cpu_layouts import laid_out, largest_result, on_one_cpu
 from jaxmtl._gram import reciprocal
+from jaxmtl._task_rows import task_rows
 from jaxmtl._typing import Array, PyTree
 from jaxmtl._xla_cpu import warn_if_miscompiled
 
@@ -25,7 +26,7 @@ class Linearised(NamedTuple):
       value: what it returned, ``losses`` or ``(losses, aux)``.
       losses: the losses alone.
       num_tasks: T.
-      pull_back: (T,) weights on the losses -> the gradient of the weighted sum.
+      pull_back: cotangents, a tree like ``losses`` -> the gradient of the sum they weigh.
       push_forward: a direction, a tree like the gradient -> (T,) derivatives of the losses; only
         where it was asked for.
     """
@@ -33,7 +34,7 @@ class Linearised(NamedTuple):
     value: Any
     losses: PyTree
     num_tasks: int
-    pull_back: Callable[[Array], PyTree]
+    pull_back: Callable[[PyTree], PyTree]
     push_forward: Callable[[PyTree], Array]
 
 
@@ -83,8 +84,8 @@ def linearise(
         losses, pull, aux = jax.vjp(of_chosen, *primals, has_aux=True)
     num_tasks = count_losses(losses)
 
-    def pull_back(weights: Array) -> PyTree:
-        grads = pull(like_losses(weights, losses))
+    def pull_back(cotangents: PyTree) -> PyTree:
+        grads = pull(cotangents)
         return grads[0] if isinstance(argnums, int) else tuple(grads)
 
     def push_forward(direction: PyTree) -> Array:
@@ -129,27 +130,26 @@ def like_losses(weights: Array, losses: PyTree) -> PyTree:
     return jax.tree.unflatten(treedef, parts)
 
 
-def pull_back_weights(linearised: Linearised, weights: Array) -> PyTree:
+def pull_back_weights(at: Linearised, weights: Array) -> PyTree:
     """The gradient of the weighted sum, its weights in a range that 16-bit losses can hold."""
-    pull_back = laid_out(linearised.pull_back)
-    if all(leaf.dtype.itemsize > 2 for leaf in jax.tree.leaves(linearised.losses)):
-        return pull_back(weights)
+    pull_back = laid_out(at.pull_back)
+    if all(leaf.dtype.itemsize > 2 for leaf in jax.tree.leaves(at.losses)):
+        return pull_back(like_losses(weights, at.losses))
     largest = jnp.max(jnp.abs(weights))
-    grads = pull_back(weights * reciprocal(largest))
+    grads = pull_back(like_losses(weights * reciprocal(largest), at.losses))
     return jax.tree.map(lambda g: (g.astype(weights.dtype) * largest).astype(g.dtype), grads)
 
 
-def pull_back_each(
-    pull_back: Callable[[Array], PyTree], num_tasks: int, chunk_size: int | None
-) -> PyTree:
+def pull_back_each(at: Linearised, chunk_size: int | None) -> PyTree:
     """Stack the gradients of the single losses: all at once, or in chunks one after the other."""
 
-    def stack(rows: Array) -> PyTree:
+    def for_each(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
         if chunk_size is not None:
-            return lax.map(pull_back, rows, batch_size=chunk_size)
-        if on_one_cpu() and num_tasks * largest_result(pull_back, rows[0]) >= CACHE:
+            return lax.map(function, rows, batch_size=chunk_size)
+        first = jax.tree.map(lambda leaf: leaf[0], rows)
+        if on_one_cpu() and at.num_tasks * largest_result(function, first) >= CACHE:
             # Two in a turn, since each keeps less than all cores busy.
-            return lax.scan(lambda _, row: (None, pull_back(row)), None, rows, unroll=2)[1]
-        return jax.vmap(pull_back)(rows)
+            return lax.scan(lambda _, row: (None, function(row)), None, rows, unroll=2)[1]
+        return jax.vmap(function)(rows)
 
-    return laid_out(stack)(jnp.eye(num_tasks))
+    return laid_out(lambda: task_rows(at.pull_back, at.losses, for_each))()

@@ -78,9 +78,8 @@ def value_and_features_grad(
             )
         features, pull_encoder = jax.vjp(lambda shared: encode(shared, *args), shared)
         at = linearise(decode, (0, 1), False, (heads, features, *args), {})
-        of_features = pull_back_each(
-            lambda weights: at.pull_back(weights)[1], at.num_tasks, chunk_size=None
-        )
+        to_features = at._replace(pull_back=lambda cotangents: at.pull_back(cotangents)[1])
+        of_features = pull_back_each(to_features, chunk_size=None)
         combined, state = balancer.update(
             of_features, state, losses=at.losses, active=active, **(extra or {})
         )

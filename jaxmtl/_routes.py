@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._backward import Linearised, linearise, pull_back_each, pull_back_weights
+from jaxmtl._backward import (
+    Linearised,
+    like_losses,
+    linearise,
+    pull_back_each,
+    pull_back_weights,
+)
 from jaxmtl._balancer import rebuild
 from jaxmtl._base import Balancer, BalancerState, Given, check_balancer
 from jaxmtl._checks import check_choice, check_count
@@ -115,7 +121,7 @@ def value_and_balanced_grad(
             at = linearise(fun, argnums, has_aux, args, kwargs, forward=lean)
             options = {"losses": at.losses, "active": active, **(extra or {})}
             if needs_stack or (asks and reads_gramian and not lean):
-                grads = pull_back_each(at.pull_back, at.num_tasks, chunk_size)
+                grads = pull_back_each(at, chunk_size)
                 return at.value, *balancer.update(grads, state, params, **options)
             given = read_inputs(weighting, at.num_tasks, dtype, **options)
             if lean:
@@ -168,7 +174,7 @@ def _with_lean_gramian(at: Linearised, are_measured: list[bool], given: Given) -
     """G_ji = <g_j, g_i> as the derivative of loss j along g_i: one gradient at a time."""
 
     def column(row: Array) -> Array:
-        grads, treedef = jax.tree.flatten(at.pull_back(row))
+        grads, treedef = jax.tree.flatten(at.pull_back(like_losses(row, at.losses)))
         present = jnp.any(given.active & (row > 0))
         kept = [
             jnp.where(present & measured, leaf, jnp.zeros_like(leaf))

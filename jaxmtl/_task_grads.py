@@ -55,6 +55,6 @@ def value_and_task_grads(
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         at = linearise(fun, argnums, has_aux, args, kwargs)
-        return at.value, pull_back_each(at.pull_back, at.num_tasks, chunk_size)
+        return at.value, pull_back_each(at, chunk_size)
 
     return evaluate

@@ -8,7 +8,6 @@ import pytest
 from jax import lax
 
 import jaxmtl
-from jaxmtl import _backward
 from jaxmtl.methods import METHODS
 from tests.references import as_vector, gradients, min_norm_weights, relative_error
 

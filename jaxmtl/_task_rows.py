@@ -1,0 +1,133 @@
+"""The gradients of several losses from the program of one backward pass.
+
+The way back from T losses to the parameters is linear, and much of it belongs to one loss alone: a
+head, a decoder, a batch of its own. That is gone once, not T times. Only from where contributions
+of several losses have met do T rows of them go on side by side.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, Var, jaxpr_as_fun
+from jax.extend.core.primitives import jit_p
+
+from jaxmtl._typing import Array, PyTree
+
+
+class Rows(dict[int, Array]):
+    """What a variable holds for each task, by the task's number; zero for those missing."""
+
+
+def task_rows(
+    pull_back: Callable[[PyTree], PyTree],
+    losses: PyTree,
+    for_each: Callable[[Callable[[PyTree], PyTree], PyTree], PyTree],
+) -> PyTree:
+    """Stack the gradients of the single losses.
+
+    Args:
+      pull_back: from cotangents, a tree like ``losses``, to a gradient; linear.
+      losses: a tree of T scalars, or of one array of shape (T,).
+      for_each: applies a function to each row of a tree of stacked arrays; stacks the results.
+
+    Returns:
+      The gradient, with a leading axis of size T.
+    """
+    leaves, treedef = jax.tree.flatten(losses)
+    ones = [jnp.ones_like(leaf) for leaf in leaves]
+    if leaves[0].ndim:
+        return for_each(pull_back, jax.tree.unflatten(treedef, [jnp.diag(ones[0])]))
+    program, gradient = jax.make_jaxpr(
+        lambda *ones: pull_back(jax.tree.unflatten(treedef, ones)), return_shape=True
+    )(*ones)
+    # What is jitted within shows its parts only when they are written out.
+    program = jax.make_jaxpr(lambda *ones: _run_inlined(program, ones))(*ones)
+    jaxpr = program.jaxpr
+    values: dict[Any, Array | Rows] = dict(zip(jaxpr.constvars, program.consts, strict=True))
+    values |= {var: Rows({task: ones[task]}) for task, var in enumerate(jaxpr.invars)}
+    shared = []
+    for eqn in jaxpr.eqns:
+        results = _by_task(jaxpr, eqn, values)
+        if results is None:
+            shared.append(eqn)
+        else:
+            values |= zip(eqn.outvars, results, strict=True)
+
+    met = [var for var in _read_by(shared) if isinstance(values.get(var), Rows)]
+    found = [var for var in dict.fromkeys(jaxpr.outvars) if _value(var, values) is None]
+
+    def of_task(row: Sequence[Array]) -> list[Array]:
+        return _run(jaxpr, shared, found, values | dict(zip(met, row, strict=True)))
+
+    num_tasks, stacks = len(leaves), {}
+    if found:
+        stacked = for_each(of_task, [_stack(values[var], num_tasks) for var in met])
+        stacks = dict(zip(found, stacked, strict=True))
+    rows = [
+        stacks[var] if var in found else _stack(_value(var, values), num_tasks)
+        for var in jaxpr.outvars
+    ]
+    return jax.tree.unflatten(jax.tree.structure(gradient), rows)
+
+
+def _by_task(
+    jaxpr: Jaxpr, eqn: Any, values: dict[Any, Array | Rows]
+) -> Sequence[Array | Rows] | None:
+    """The results of an operation; None if it comes after contributions of tasks have met."""
+    inputs = {var: values.get(var) for var in _read_by([eqn])}
+    rows = [value for value in inputs.values() if isinstance(value, Rows)]
+    tasks = sorted(set().union(*rows))
+    if any(value is None for value in inputs.values()):
+        return None
+    if not tasks:
+        return _run(jaxpr, [eqn], eqn.outvars, inputs)
+    if len(tasks) == 1:
+        [task] = tasks
+        own = {var: v[task] if isinstance(v, Rows) else v for var, v in inputs.items()}
+        return [Rows({task: result}) for result in _run(jaxpr, [eqn], eqn.outvars, own)]
+    if eqn.primitive.name == "add_any" and len(rows) == 2:
+        left, right = rows
+        both = {task: left[task] + right[task] for task in left.keys() & right.keys()}
+        return [Rows(left | right | both)]
+    return None
+
+
+def _run(jaxpr: Jaxpr, eqns: list[Any], results: list[Any], values: dict[Any, Any]) -> list[Array]:
+    """Run a part of a program."""
+    read = [var for var in _read_by(eqns) if var in values]
+    part = jaxpr.replace(constvars=(), invars=read, outvars=results, eqns=eqns)
+    return jaxpr_as_fun(ClosedJaxpr(part, ()))(*(values[var] for var in read))
+
+
+def _run_inlined(program: ClosedJaxpr, arguments: Sequence[Array]) -> list[Array]:
+    """Run a program, and the jitted ones within it operation by operation."""
+    jaxpr = program.jaxpr
+    values = dict(zip(jaxpr.constvars, program.consts, strict=True))
+    values |= zip(jaxpr.invars, arguments, strict=True)
+    for eqn in jaxpr.eqns:
+        placed = (*eqn.params.get("in_shardings", ()), *eqn.params.get("out_shardings", ()))
+        if eqn.primitive is jit_p and not any(isinstance(s, jax.sharding.Sharding) for s in placed):
+            inputs = [_value(var, values) for var in eqn.invars]
+            results = _run_inlined(eqn.params["jaxpr"], inputs)
+        else:
+            results = _run(jaxpr, [eqn], eqn.outvars, values)
+        values |= zip(eqn.outvars, results, strict=True)
+    return [_value(var, values) for var in jaxpr.outvars]
+
+
+def _read_by(eqns: list[Any]) -> list[Any]:
+    return list(dict.fromkeys(v for eqn in eqns for v in eqn.invars if isinstance(v, Var)))
+
+
+def _value(var: Any, values: dict[Any, Any]) -> Any:
+    """What a variable or a literal holds; None where that is not known yet."""
+    return values.get(var) if isinstance(var, Var) else var.val
+
+
+def _stack(value: Array | Rows, num_tasks: int) -> Array:
+    if not isinstance(value, Rows):
+        return jnp.broadcast_to(value, (num_tasks, *jnp.shape(value)))
+    zero = jnp.zeros_like(next(iter(value.values())))
+    return jnp.stack([value.get(task, zero) for task in range(num_tasks)])

@@ -1,0 +1,174 @@
+"""What belongs to one loss alone is gone back once; the gradients are those of each loss."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmtl
+from tests.references import as_vector, relative_error
+from tests.test_cpu_layouts import named
+
+X = np.random.default_rng(0).normal(size=(6, 5))
+PARAMS = {
+    "trunk": np.random.default_rng(1).normal(size=(5, 4)) / 2,
+    "deep": np.random.default_rng(2).normal(size=(4, 4)) / 2,
+    "heads": {n: np.random.default_rng(ord(n)).normal(size=4) for n in "abc"},
+    "unused": np.ones(3),
+    "scale": np.asarray(1.5),
+}
+
+
+def features(params, x):
+    return jnp.tanh(jnp.tanh(x @ params["trunk"]) @ params["deep"]) * params["scale"]
+
+
+def separate_heads(params, x):
+    z = features(params, x)
+    return {name: jnp.mean((z @ head - 1) ** 2) for name, head in params["heads"].items()}
+
+
+def separate_batches(params, x):
+    heads = params["heads"]
+    parts = zip("abc", (x[:1], x[1:3], x[3:]), strict=True)
+    return {n: jnp.mean(jnp.abs(features(params, part) @ heads[n])) for n, part in parts}
+
+
+def entangled(params, x):
+    losses = separate_heads(params, x)
+    total = losses["a"] + 2 * losses["b"]
+    weights = jax.nn.softmax(jnp.stack([losses["a"], losses["c"]]))
+    return {
+        "same": losses["a"],
+        "again": losses["a"],
+        "total": total,
+        "mixed": jnp.sum(weights * jnp.stack([losses["b"], total])),
+        "penalty": jnp.sum(params["deep"] ** 2),
+        "constant": 3.0,
+    }
+
+
+def in_a_loop(params, x):
+    def step(z, _):
+        return jnp.tanh(z @ params["deep"]), jnp.mean(z)
+
+    z, means = jax.lax.scan(step, x @ params["trunk"], None, length=3)
+    return {"last": jnp.mean(z**2), "means": jnp.sum(means), "first": means[0] * params["scale"]}
+
+
+def joined(params, x):
+    """Contributions that meet in something else than a sum."""
+    a, b = jnp.split(features(params, x), 2, axis=1)
+    return {"a": jnp.mean(a**2), "b": jnp.mean(b), "both": jnp.mean(a * b)}
+
+
+LOSSES = {
+    "separate heads": separate_heads,
+    "separate batches": separate_batches,
+    "entangled": entangled,
+    "in a loop": in_a_loop,
+    "joined": joined,
+    "jitted": jax.jit(separate_heads),
+    "jitted parts": lambda p, x: {n: jax.jit(separate_heads)(p, x)[n] for n in "ab"},
+    "checkpointed": jax.checkpoint(separate_heads),
+    "one": lambda p, x: {"only": separate_heads(p, x)["a"]},
+    "array": lambda p, x: jnp.stack(list(separate_heads(p, x).values())),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 2}], ids=str)
+@pytest.mark.parametrize("kind", LOSSES)
+def test_rows_are_the_gradients_of_the_single_losses(kind, options):
+    fun = LOSSES[kind]
+    single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), PARAMS)
+    x = jnp.asarray(X, jnp.float32)
+    values, grads = jax.jit(jaxmtl.value_and_task_grads(fun, **options))(single, x)
+    with jax.enable_x64(True):
+        double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), PARAMS)
+
+        def loss(i):
+            return lambda params: jnp.stack(jax.tree.leaves(fun(params, jnp.asarray(X))))[i]
+
+        num_tasks = len(jnp.concatenate([jnp.atleast_1d(v) for v in jax.tree.leaves(values)]))
+        if kind == "array":
+            exact = [jax.grad(lambda p, i=i: fun(p, jnp.asarray(X))[i])(double) for i in range(3)]
+        else:
+            exact = [jax.grad(loss(i))(double) for i in range(num_tasks)]
+    for i, reference in enumerate(exact):
+        row = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i], np.float64), grads)
+        reference = as_vector(reference)
+        assert np.linalg.norm(as_vector(row) - reference) <= 3e-6 * np.linalg.norm(reference)
+
+
+def products(function, *args):
+    """Multiplications in all matrix products of a function's program."""
+    total = 0
+    for eqn in named("dot_general", function, *args):
+        summed = eqn.params["dimension_numbers"][0][0]
+        total += eqn.outvars[0].aval.size * math.prod(
+            eqn.invars[0].aval.shape[axis] for axis in summed
+        )
+    return total
+
+
+def test_losses_on_batches_of_their_own_cost_one_backward_pass():
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), PARAMS)
+    x = jnp.asarray(X, jnp.float32)
+    plain = products(jax.grad(lambda p: sum(separate_batches(p, x).values())), params)
+    assert products(lambda p: jaxmtl.value_and_task_grads(separate_batches)(p, x), params) == plain
+
+
+def test_each_head_goes_back_once():
+    num_tasks, width, out = 3, 4, 50
+    heads = {n: jnp.ones((width, out)) for n in "abc"}
+    x = jnp.ones((6, width))
+
+    def losses(params):
+        z = x * params["trunk"][None]
+        return {n: jnp.mean((z @ head) ** 2) for n, head in params["heads"].items()}
+
+    params = {"trunk": jnp.ones(width), "heads": heads}
+    plain = products(jax.grad(lambda p: sum(losses(p).values())), params)
+    assert products(jaxmtl.value_and_task_grads(losses), params) == plain
+    # Without it: the forward passes of all heads, and T times their two products backward.
+    together = products(
+        jaxmtl.value_and_task_grads(lambda p: jnp.stack([*losses(p).values()])), params
+    )
+    assert together == plain * (1 + 2 * num_tasks) / 3
+
+
+def test_a_loss_that_is_not_finite_spoils_its_own_gradient_alone():
+    def losses(params):
+        z = jnp.tanh(params["trunk"])
+        return {"fine": jnp.sum(z * params["a"]), "bad": jnp.sqrt(jnp.sum(z * params["b"]) * 0)}
+
+    params = {"trunk": jnp.ones(3), "a": jnp.ones(3), "b": jnp.ones(3)}
+    _, grads = jaxmtl.value_and_task_grads(losses)(params)
+    bad, fine = (as_vector(jax.tree.map(lambda g, i=i: g[i], grads)) for i in range(2))
+    assert np.all(np.isfinite(fine))
+    assert not np.all(np.isfinite(bad))
+
+
+def test_cotangents_of_16_bits_keep_their_type():
+    def losses(p):
+        return {"a": jnp.sum(p["x"] ** 2), "b": jnp.sum(p["x"]).astype(jnp.float32) * 2}
+
+    _, grads = jaxmtl.value_and_task_grads(losses)({"x": jnp.arange(3, dtype=jnp.bfloat16)})
+    assert grads["x"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(grads["x"], np.float32), [[0, 2, 4], [2, 2, 2]])
+
+
+def test_gradients_can_be_differentiated_and_batched():
+    def norm(params, x):
+        _, grads = jaxmtl.value_and_task_grads(lambda p: {"a": jnp.sum(p**3 * x), "b": jnp.sum(p)})(
+            params
+        )
+        return jnp.sum(grads**2)
+
+    p, x = jnp.array([1.0, -2.0]), jnp.array([[1.0, 2.0], [0.5, 3.0]])
+    # The squared length is sum (3 x p^2)^2 + 2, and its derivative 36 x^2 p^3.
+    found = jax.vmap(jax.grad(norm), (None, 0))(p, x)
+    np.testing.assert_allclose(found, 36 * np.asarray(x) ** 2 * np.asarray(p) ** 3, rtol=1e-6)
+    assert relative_error(np.asarray(found[0]), 36 * np.array([1.0, -32.0])) < 1e-6
