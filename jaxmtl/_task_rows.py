@@ -10,13 +10,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var, jaxpr_as_fun
 from jax.extend.core.primitives import jit_p
 
 from jaxmtl._typing import Array, PyTree
 
+# How the way back from losses that were stacked begins, in this and earlier versions of JAX.
+TAKE_APART = {"reshape", "slice", "split", "squeeze", "unstack"}
 
-class Rows(dict[int, Array]):
+
+class Rows(dict[int, Any]):
     """What a variable holds for each task, by the task's number; zero for those missing."""
 
 
@@ -35,18 +39,19 @@ def task_rows(
     Returns:
       The gradient, with a leading axis of size T.
     """
-    leaves, treedef = jax.tree.flatten(losses)
-    ones = [jnp.ones_like(leaf) for leaf in leaves]
-    if leaves[0].ndim:
-        return for_each(pull_back, jax.tree.unflatten(treedef, [jnp.diag(ones[0])]))
-    program, gradient = jax.make_jaxpr(
-        lambda *ones: pull_back(jax.tree.unflatten(treedef, ones)), return_shape=True
-    )(*ones)
+    leaves = jax.tree.leaves(losses)
+    whole, gradient = jax.make_jaxpr(pull_back, return_shape=True)(losses)
     # What is jitted within shows its parts only when they are written out.
-    program = jax.make_jaxpr(lambda *ones: _run_inlined(program, ones))(*ones)
+    program = jax.make_jaxpr(lambda *cotangents: _run_inlined(whole, cotangents))(*leaves)
     jaxpr = program.jaxpr
     values: dict[Any, Array | Rows] = dict(zip(jaxpr.constvars, program.consts, strict=True))
-    values |= {var: Rows({task: ones[task]}) for task, var in enumerate(jaxpr.invars)}
+    num_tasks = len(leaves)
+    if leaves[0].ndim:
+        num_tasks = leaves[0].size
+        values[jaxpr.invars[0]] = Rows(enumerate(np.eye(num_tasks, dtype=leaves[0].dtype)))
+    else:
+        for task, (var, leaf) in enumerate(zip(jaxpr.invars, leaves, strict=True)):
+            values[var] = Rows({task: np.ones((), leaf.dtype)})
     shared = []
     for eqn in jaxpr.eqns:
         results = _by_task(jaxpr, eqn, values)
@@ -61,7 +66,7 @@ def task_rows(
     def of_task(row: Sequence[Array]) -> list[Array]:
         return _run(jaxpr, shared, found, values | dict(zip(met, row, strict=True)))
 
-    num_tasks, stacks = len(leaves), {}
+    stacks: dict[Any, Array] = {}
     if found:
         stacked = for_each(of_task, [_stack(values[var], num_tasks) for var in met])
         stacks = dict(zip(found, stacked, strict=True))
@@ -91,6 +96,12 @@ def _by_task(
         left, right = rows
         both = {task: left[task] + right[task] for task in left.keys() & right.keys()}
         return [Rows(left | right | both)]
+    if eqn.primitive.name in TAKE_APART and isinstance(rows[0][tasks[0]], np.ndarray):
+        parts = {task: _constant(jaxpr, eqn, row) for task, row in rows[0].items()}
+        return [
+            Rows({task: part[i] for task, part in parts.items() if np.any(part[i])})
+            for i in range(len(eqn.outvars))
+        ]
     return None
 
 
@@ -99,6 +110,12 @@ def _run(jaxpr: Jaxpr, eqns: list[Any], results: list[Any], values: dict[Any, An
     read = [var for var in _read_by(eqns) if var in values]
     part = jaxpr.replace(constvars=(), invars=read, outvars=results, eqns=eqns)
     return jaxpr_as_fun(ClosedJaxpr(part, ()))(*(values[var] for var in read))
+
+
+def _constant(jaxpr: Jaxpr, eqn: Any, row: np.ndarray) -> list[np.ndarray]:
+    """Run an operation of one input on numbers that are known, also while a function is traced."""
+    with jax.ensure_compile_time_eval():
+        return [np.asarray(x) for x in _run(jaxpr, [eqn], eqn.outvars, {eqn.invars[0]: row})]
 
 
 def _run_inlined(program: ClosedJaxpr, arguments: Sequence[Array]) -> list[Array]:

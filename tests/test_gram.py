@@ -24,6 +24,19 @@ def test_gramian_is_accumulated_in_float32(dtype):
     np.testing.assert_array_equal(inner, inner.T)
 
 
+@pytest.mark.parametrize("size", [1, 128, 129, 5000, 30_000])
+@pytest.mark.parametrize("num_tasks", [1, 15, 16, 17, 33, 64, 65])
+def test_gramian_of_any_number_of_tasks_and_columns(num_tasks, size):
+    rng = np.random.default_rng(0)
+    j = (rng.normal(size=(num_tasks, size)) + 0.1).astype(np.float32)
+    exact = j.astype(np.float64) @ j.T
+    inner = jax.jit(_gram.gramian)([jnp.asarray(j)])
+    np.testing.assert_allclose(inner, exact, atol=1e-6 * np.max(np.diag(exact)))
+    np.testing.assert_array_equal(inner, inner.T)
+    across = jax.jit(_gram.cross_gramian)([jnp.asarray(j)], [jnp.asarray(j[::-1])])
+    np.testing.assert_allclose(across, exact[:, ::-1], atol=1e-6 * np.max(np.diag(exact)))
+
+
 def test_gramian_of_long_bfloat16_gradients_does_not_lose_count():
     ones = jnp.ones((2, 1_000_000), jnp.bfloat16)
     np.testing.assert_array_equal(jax.jit(_gram.gramian)([ones]), np.full((2, 2), 1e6))

@@ -74,7 +74,11 @@ LOSSES = {
     "jitted parts": lambda p, x: {n: jax.jit(separate_heads)(p, x)[n] for n in "ab"},
     "checkpointed": jax.checkpoint(separate_heads),
     "one": lambda p, x: {"only": separate_heads(p, x)["a"]},
-    "array": lambda p, x: jnp.stack(list(separate_heads(p, x).values())),
+    "stacked": lambda p, x: jnp.stack(list(separate_heads(p, x).values())),
+    "concatenated": lambda p, x: jnp.concatenate(
+        [jnp.stack(list(separate_heads(p, x).values())), features(p, x).mean(0)[:2]]
+    ),
+    "array": lambda p, x: features(p, x).mean(0),
 }
 
 
@@ -84,18 +88,14 @@ def test_rows_are_the_gradients_of_the_single_losses(kind, options):
     fun = LOSSES[kind]
     single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), PARAMS)
     x = jnp.asarray(X, jnp.float32)
-    values, grads = jax.jit(jaxmtl.value_and_task_grads(fun, **options))(single, x)
+    _, grads = jax.jit(jaxmtl.value_and_task_grads(fun, **options))(single, x)
     with jax.enable_x64(True):
         double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), PARAMS)
 
-        def loss(i):
-            return lambda params: jnp.stack(jax.tree.leaves(fun(params, jnp.asarray(X))))[i]
+        def flat(params):
+            return jnp.hstack(jax.tree.leaves(fun(params, jnp.asarray(X))))
 
-        num_tasks = len(jnp.concatenate([jnp.atleast_1d(v) for v in jax.tree.leaves(values)]))
-        if kind == "array":
-            exact = [jax.grad(lambda p, i=i: fun(p, jnp.asarray(X))[i])(double) for i in range(3)]
-        else:
-            exact = [jax.grad(loss(i))(double) for i in range(num_tasks)]
+        exact = [jax.grad(lambda p, i=i: flat(p)[i])(double) for i in range(len(flat(double)))]
     for i, reference in enumerate(exact):
         row = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i], np.float64), grads)
         reference = as_vector(reference)
@@ -121,7 +121,7 @@ def test_losses_on_batches_of_their_own_cost_one_backward_pass():
 
 
 def test_each_head_goes_back_once():
-    num_tasks, width, out = 3, 4, 50
+    width, out = 4, 50
     heads = {n: jnp.ones((width, out)) for n in "abc"}
     x = jnp.ones((6, width))
 
@@ -132,11 +132,20 @@ def test_each_head_goes_back_once():
     params = {"trunk": jnp.ones(width), "heads": heads}
     plain = products(jax.grad(lambda p: sum(losses(p).values())), params)
     assert products(jaxmtl.value_and_task_grads(losses), params) == plain
-    # Without it: the forward passes of all heads, and T times their two products backward.
-    together = products(
-        jaxmtl.value_and_task_grads(lambda p: jnp.stack([*losses(p).values()])), params
+    # Stacked afterwards, they are as separate as before.
+    assert (
+        products(jaxmtl.value_and_task_grads(lambda p: jnp.stack([*losses(p).values()])), params)
+        == plain
     )
-    assert together == plain * (1 + 2 * num_tasks) / 3
+
+
+def test_what_all_losses_share_is_gone_back_through_for_each():
+    def losses(params):
+        return jnp.mean((jnp.ones((6, 4)) * params["trunk"][None]) @ params["heads"], axis=0)
+
+    params = {"trunk": jnp.ones(4), "heads": jnp.ones((4, 3))}
+    plain = products(jax.grad(lambda p: sum(losses(p))), params)
+    assert products(jaxmtl.value_and_task_grads(losses), params) == plain * (1 + 2 * 3) / 3
 
 
 def test_a_loss_that_is_not_finite_spoils_its_own_gradient_alone():
