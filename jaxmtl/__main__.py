@@ -46,8 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"--out must be a folder, but {error}")
     use_safe_cpu_compiler()
     try:
-        import rich  # noqa: F401
-
         from jaxmtl._compare import lacking
         from jaxmtl._report import Report  # noqa: F401
     except ImportError as error:

@@ -38,7 +38,7 @@ def steps(tasks: tuple[int, ...] = (2, 8)) -> Iterator[Ratio]:
                 yield compare("training step beside a plain one", name, ours, theirs, seconds=1.5)
 
 
-def _stepper(model: Model, state: Any, grad_fn: Callable[[Any, Any, Any], Any]) -> Step:
+def stepper(model: Model, state: Any, grad_fn: Callable[[Any, Any, Any], Any]) -> Step:
     """A jitted step with Adam, its buffers donated, from ``(state, params, x)`` to a gradient."""
     optimizer, x = optax.adam(1e-3), jnp.asarray(model.batch)
 
@@ -48,7 +48,7 @@ def _stepper(model: Model, state: Any, grad_fn: Callable[[Any, Any, Any], Any]) 
         return optax.apply_updates(params, updates), state, opt_state
 
     jitted = jax.jit(step, donate_argnums=(0, 1, 2))
-    params = _params(model)
+    params = first_params(model)
     kept = [(params, state, optimizer.init(params))]
 
     def call() -> Any:
@@ -58,7 +58,8 @@ def _stepper(model: Model, state: Any, grad_fn: Callable[[Any, Any, Any], Any]) 
     return call
 
 
-def _params(model: Model) -> Any:
+def first_params(model: Model) -> Any:
+    """Parameters to begin from, anew at each call, since a step takes over their memory."""
     return jax.tree.map(jnp.array, {"trunk": model.params, "heads": model.heads})
 
 
@@ -66,14 +67,14 @@ def _plain(model: Model) -> Step:
     def total(params: Any, x: jax.Array) -> jax.Array:
         return sum(losses_fn(model.trunk, params, x).values())
 
-    return _stepper(model, (), lambda state, params, x: (jax.grad(total)(params, x), state))
+    return stepper(model, (), lambda state, params, x: (jax.grad(total)(params, x), state))
 
 
 def _balanced(model: Model, balancer: jaxmtl.Balancer, **options: Any) -> Step:
     route = jaxmtl.value_and_balanced_grad(
         lambda params, x: losses_fn(model.trunk, params, x), balancer, **options
     )
-    return _stepper(model, balancer.init(_params(model)), lambda *args: route(*args)[1:])
+    return stepper(model, balancer.init(first_params(model)), lambda *args: route(*args)[1:])
 
 
 def _features(model: Model, balancer: jaxmtl.Balancer) -> Step:
@@ -89,7 +90,7 @@ def _features(model: Model, balancer: jaxmtl.Balancer) -> Step:
         _, (trunk, heads), state = route(state, params["trunk"], params["heads"], x)
         return {"trunk": trunk, "heads": heads}, state
 
-    return _stepper(model, balancer.init(_params(model)["trunk"]), grad_fn)
+    return stepper(model, balancer.init(first_params(model)["trunk"]), grad_fn)
 
 
 def _separate(model: Model, num_tasks: int) -> Step:
@@ -103,7 +104,7 @@ def _separate(model: Model, num_tasks: int) -> Step:
         grads = jax.lax.optimization_barrier(grads)
         return jax.tree.map(lambda *leaves: sum(leaves), *grads), state
 
-    return _stepper(model, (), grad_fn)
+    return stepper(model, (), grad_fn)
 
 
 def _repeated(step: Step) -> Step:
@@ -150,7 +151,7 @@ def compile_times() -> Iterator[Ratio]:
         times = []
         for num_tasks in (2, 32):
             model, balancer = make(num_tasks), jaxmtl.upgrad(num_tasks=num_tasks)
-            params, heads = _params(model), jnp.stack(list(model.heads.values()))
+            params, heads = first_params(model), jnp.stack(list(model.heads.values()))
 
             def losses(params: Any, x: jax.Array, trunk: Any = model.trunk) -> jax.Array:
                 errors = trunk(Jax, params["trunk"], x) @ params["heads"].T - 1

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import torch
 from torchjd import aggregation
 from torchjd.autojac import jac_to_grad, mtl_backward
@@ -14,8 +13,9 @@ from torchjd.autojac import jac_to_grad, mtl_backward
 import jaxmtl
 from tests.crosschecks import exact
 from tests.references import as_vector, relative_error
+from tests.speed.against_ourselves import first_params, stepper
 from tests.speed.measure import Ratio, compare
-from tests.speed.models import MODELS, Torch, losses_fn
+from tests.speed.models import MODELS, losses_fn
 
 
 class Peer(NamedTuple):
@@ -161,28 +161,42 @@ def steps(tasks: tuple[int, ...] = (2, 8, 32)) -> Iterator[Ratio]:
 
 
 def _jax_step(model: Any, balancer: jaxmtl.Balancer) -> tuple[Callable[[], Any], Any]:
-    params = jax.tree.map(jnp.asarray, {"trunk": model.params, "heads": model.heads})
-    x = jnp.asarray(model.batch)
     balancer = jaxmtl.on_shared(balancer, lambda path: path.startswith("trunk"))
-    grad_fn = jaxmtl.value_and_balanced_grad(lambda p, x: losses_fn(model.trunk, p, x), balancer)
-    optimizer = optax.adam(1e-3)
-
-    def step(params: Any, state: Any, opt_state: Any, x: jax.Array) -> Any:
-        losses, grad, state = grad_fn(state, params, x)
-        updates, opt_state = optimizer.update(grad, opt_state, params)
-        return optax.apply_updates(params, updates), state, opt_state, losses
-
-    jitted = jax.jit(step, donate_argnums=(0, 1, 2))
-    kept = [(params, balancer.init(params), optimizer.init(params), None)]
-
-    def call() -> Any:
-        kept[0] = jitted(*kept[0][:3], x)
-        return kept[0]
+    route = jaxmtl.value_and_balanced_grad(lambda p, x: losses_fn(model.trunk, p, x), balancer)
 
     def grad() -> Any:
-        return jax.jit(grad_fn)(kept[0][1], kept[0][0], x)[1]["trunk"]
+        params = first_params(model)
+        return jax.jit(route)(balancer.init(params), params, jnp.asarray(model.batch))[1]["trunk"]
 
-    return call, grad
+    return stepper(model, balancer.init(first_params(model)), lambda *args: route(*args)[1:]), grad
+
+
+class Torch:
+    """What the networks need, in PyTorch."""
+
+    @staticmethod
+    def relu(x: Any) -> Any:
+        return x.relu()
+
+    @staticmethod
+    def softmax(x: Any) -> Any:
+        return x.softmax(-1)
+
+    @staticmethod
+    def gelu(x: Any) -> Any:
+        return torch.nn.functional.gelu(x, approximate="tanh")
+
+    @staticmethod
+    def normal(x: Any) -> Any:
+        return torch.nn.functional.layer_norm(x, x.shape[-1:])
+
+    @staticmethod
+    def conv(x: Any, kernel: Any) -> Any:
+        return torch.nn.functional.conv2d(x, kernel, padding=1)
+
+    @staticmethod
+    def mean_of_pixels(x: Any) -> Any:
+        return x.mean((2, 3))
 
 
 def _torch_step(model: Any, aggregator: Any) -> tuple[Callable[[], Any], Any]:

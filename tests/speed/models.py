@@ -1,7 +1,8 @@
 """Four small networks, each written once with JAX and once with PyTorch, on the same numbers.
 
 A network is a trunk, from inputs to features (batch, width), and a linear head with a squared error
-for each task. ``trunk(ops, params, x)`` serves both libraries: ``ops`` is ``Jax`` or ``Torch``.
+for each task. ``trunk(ops, params, x)`` serves both libraries: ``ops`` is ``Jax``, or the ``Torch``
+of ``against_torchjd``.
 """
 
 from collections.abc import Callable
@@ -45,40 +46,6 @@ class Jax:
     def mean_of_pixels(x: jax.Array) -> jax.Array:
         """From (batch, height, width, channels) to (batch, channels)."""
         return x.mean((1, 2))
-
-
-class Torch:
-    """The same in PyTorch."""
-
-    @staticmethod
-    def relu(x: Any) -> Any:
-        return x.relu()
-
-    @staticmethod
-    def softmax(x: Any) -> Any:
-        return x.softmax(-1)
-
-    @staticmethod
-    def gelu(x: Any) -> Any:
-        import torch
-
-        return torch.nn.functional.gelu(x, approximate="tanh")
-
-    @staticmethod
-    def normal(x: Any) -> Any:
-        import torch
-
-        return torch.nn.functional.layer_norm(x, x.shape[-1:])
-
-    @staticmethod
-    def conv(x: Any, kernel: Any) -> Any:
-        import torch
-
-        return torch.nn.functional.conv2d(x, kernel, padding=1)
-
-    @staticmethod
-    def mean_of_pixels(x: Any) -> Any:
-        return x.mean((2, 3))
 
 
 def mlp(num_tasks: int, width: int, depth: int, batch: int) -> Model:

@@ -1,0 +1,117 @@
+"""The picture that ``python -m jaxmtl`` saves."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+
+from jaxmtl._compare import Outcome
+
+if TYPE_CHECKING:
+    from jaxmtl._report import Report
+
+# Up to so many tasks, the picture has a column and the table a metric for each.
+MOST_COLUMNS = 5
+
+
+def draw(report: "Report", path: Path) -> None:
+    """Draw a column a task where they fit, else a table a quantity; and the summary."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from jaxmtl.plotting import plot_bars
+
+    palette = "tab10" if len(report.outcomes) <= 10 else "tab20"
+    colors = [plt.get_cmap(palette)(i % 20) for i in range(len(report.outcomes))]
+    few = len(report.problem.tasks) <= MOST_COLUMNS
+    figure, axes = _draw_columns(report, colors) if few else _draw_tables(report, colors)
+    changes = {n: c.mean(axis=1) for n in report.outcomes if (c := report.changes(n)) is not None}
+    plot_bars(changes, axes["changes"], reference=0.0, colors=colors)
+    axes["changes"].set_title("Δm: mean change against\nsingle-task training (%)")
+    dashed = "dashed in the bars: single-task training; " if few else ""
+    figure.suptitle(
+        f"{report.problem.name}: {report.steps} steps, seeds: {report.seeds}; {dashed}"
+        "whiskers: standard deviation over seeds"
+    )
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def _draw_columns(report: "Report", colors: list[Any]) -> Any:
+    """Draw losses, shares of the weights and metrics, a column a task."""
+    import matplotlib.pyplot as plt
+
+    from jaxmtl.plotting import plot_bars, plot_curves
+
+    tasks, window = report.problem.tasks, max(1, report.steps // 40)
+    rows = ("loss", "share", "metric")
+    mosaic: list[Any] = [[f"{row} {task}" for task in tasks] + ["changes"] for row in rows]
+    figure, axes = plt.subplot_mosaic(
+        mosaic,
+        figsize=(4 * len(tasks) + 4, 11),
+        layout="constrained",
+    )
+    for i, task in enumerate(tasks):
+        loss, share, metric = (axes[f"{row} {task}"] for row in rows)
+        for axis in (loss, share):
+            axis.set_prop_cycle(color=colors)
+        losses = {n: o.losses[:, :, i].mean(axis=1) for n, o in report.outcomes.items()}
+        plot_curves(losses, loss, window=window, log=min(map(np.min, losses.values())) > 0)
+        loss.set_title(f"{task}: training loss")
+        shares = {n: _shares(o)[:, :, i].mean(axis=1) for n, o in report.outcomes.items()}
+        plot_curves(shares, share, window=window, log=True)
+        share.set_title(f"{task}: share of the task weights")
+        share.set_ylim(1e-3, 1.2)
+        metrics = {n: o.metrics[:, i] for n, o in report.outcomes.items()}
+        alone = report.alone[task].mean() if task in report.alone else None
+        plot_bars(metrics, metric, reference=alone, colors=colors)
+        better = "higher" if report.problem.maximize[task] else "lower"
+        what = f"{task}: {report.problem.metric_names[task]}"
+        wrap = "\n" if len(what) > 28 else " "  # a column is not wider
+        metric.set_title(f"{what}{wrap}({better} is better)")
+    handles, labels = axes[f"loss {tasks[0]}"].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=10)
+    return figure, axes
+
+
+def _draw_tables(report: "Report", colors: list[Any]) -> Any:
+    """Draw changes of the metrics and shares of the weights as tables of methods by tasks."""
+    import matplotlib.pyplot as plt
+
+    from jaxmtl.plotting import plot_curves, plot_heat_map
+
+    tasks, names = report.problem.tasks, list(report.outcomes)
+    figure, axes = plt.subplot_mosaic(
+        [["losses", "shares"], ["changes", "table"]],
+        figsize=(8 + 0.6 * len(tasks), 6 + 0.5 * len(names)),
+        width_ratios=(8, 0.6 * len(tasks)),
+        layout="constrained",
+    )
+    axes["losses"].set_prop_cycle(color=colors)
+    relative = {
+        name: np.mean(outcome.losses / np.abs(outcome.losses[0]), axis=(1, 2))
+        for name, outcome in report.outcomes.items()
+    }
+    plot_curves(
+        relative,
+        axes["losses"],
+        window=max(1, report.steps // 40),
+        log=min(map(np.min, relative.values())) > 0,
+    )
+    axes["losses"].set_title("training loss / first loss, mean over tasks")
+    axes["losses"].legend(fontsize="small", ncols=2)
+    shares = [100 * _shares(outcome).mean(axis=(0, 1)) for outcome in report.outcomes.values()]
+    plot_heat_map(shares, names, tasks, axes["shares"], limits=(0, np.max(shares)))
+    axes["shares"].set_title("share of the task weights, mean over steps and seeds (%)")
+    changes = [c.mean(axis=0) for name in names if (c := report.changes(name)) is not None]
+    axes["table"].set_title("change of the metric against single-task training (%)")
+    if changes:  # an interrupted run may lack a reference
+        most = float(np.quantile(np.abs(changes), 0.9))  # one failure does not fade the others
+        plot_heat_map(changes, names, tasks, axes["table"], limits=(-most, most), colormap="RdBu")
+    return figure, axes
+
+
+def _shares(outcome: Outcome) -> np.ndarray:
+    """Task weights over their sum, (steps, seeds, T)."""
+    return outcome.weights / outcome.weights.sum(axis=-1, keepdims=True)
