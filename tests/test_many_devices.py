@@ -221,13 +221,20 @@ def assert_same_training(actual, expected):
     assert_rows_agree(got, wanted)
 
 
+def reduced_when_stacked():
+    """T gradients of what several losses depend on, one of what a single loss does."""
+    size = sum(p.size for p in problem.leaves())
+    own = sum(problem.params()["heads"][name].size for name in ("labels", "total"))
+    return problem.NUM_TASKS * (size - own) + own
+
+
 def test_data_parallel_gradients_cost_t_reductions_in_place_of_one(runs):
     result = runs["auto"].result()["data"]["communication"]
     size = sum(p.size for p in problem.leaves())
     single, stacked = result["single"], result["stacked"]
     assert set(single) == set(stacked) == {"all-reduce"}
     assert single["all-reduce"] == pytest.approx(size, rel=0.05)
-    assert stacked["all-reduce"] == pytest.approx(problem.NUM_TASKS * size, rel=0.05)
+    assert stacked["all-reduce"] == pytest.approx(reduced_when_stacked(), rel=0.05)
 
 
 def test_fsdp_gathers_parameters_once_for_all_tasks(runs):
@@ -235,4 +242,4 @@ def test_fsdp_gathers_parameters_once_for_all_tasks(runs):
     size = sum(p.size for p in problem.leaves())
     assert set(result["stacked"]) == {"all-gather", "all-reduce"}
     assert result["stacked"]["all-gather"] == result["single"]["all-gather"] <= size
-    assert result["stacked"]["all-reduce"] == pytest.approx(problem.NUM_TASKS * size, rel=0.05)
+    assert result["stacked"]["all-reduce"] == pytest.approx(reduced_when_stacked(), rel=0.05)
