@@ -18,8 +18,9 @@ def value_and_task_grads(
 
     The counterpart of ``jax.value_and_grad`` for a function that returns T losses: the gradients
     come stacked, each leaf of shape (T, *leaf.shape), row i being the gradient of loss i in
-    ``jax.tree.leaves`` order (for a dict, the sorted names). What belongs to one loss alone, a head
-    or a batch of its own, is gone back through once; only what several share, T times.
+    ``jax.tree.leaves`` order (for a dict, the sorted names). The way back through what belongs to
+    one loss alone, a head or a batch of its own, is run once; only through what several share, T
+    times.
 
     Args:
       fun: function of arrays that returns the losses, a tree of real scalars such as

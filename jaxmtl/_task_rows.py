@@ -1,8 +1,8 @@
 """The gradients of several losses from the program of one backward pass.
 
 The way back from T losses to the parameters is linear, and much of it belongs to one loss alone: a
-head, a decoder, a batch of its own. That is gone once, not T times. Only from where contributions
-of several losses have met do T rows of them go on side by side.
+head, a decoder, a batch of its own. That part is run once, not T times. Only from where
+contributions of several losses have met are there T rows of them to carry on.
 """
 
 from collections.abc import Callable, Sequence

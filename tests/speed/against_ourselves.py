@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ def steps(tasks: tuple[int, ...] = (2, 8)) -> Iterator[Ratio]:
     for kind, make in MODELS.items():
         for num_tasks in tasks:
             model, upgrad = make(num_tasks), jaxmtl.upgrad(num_tasks=num_tasks)
-            plain = _plain(model)
+            plain, plain_apart = _plain(model), _plain(model, _losses_apart)
             stacked = _balanced(model, upgrad)
             cases: dict[str, tuple[Step, Step]] = {
                 "gls": (_balanced(model, jaxmtl.gls(num_tasks=num_tasks)), plain),
@@ -28,6 +29,7 @@ def steps(tasks: tuple[int, ...] = (2, 8)) -> Iterator[Ratio]:
                 "upgrad, stacked": (stacked, plain),
                 "upgrad, stacked, beside T backward": (stacked, _separate(model, num_tasks)),
                 "upgrad, lean": (_balanced(model, upgrad, memory="lean"), plain),
+                "upgrad, a batch a task": (_balanced(model, upgrad, _losses_apart), plain_apart),
                 "every(upgrad, 10), ten": (
                     _repeated(_balanced(model, jaxmtl.every(upgrad, 10))),
                     _repeated(plain),
@@ -63,17 +65,28 @@ def first_params(model: Model) -> Any:
     return jax.tree.map(jnp.array, {"trunk": model.params, "heads": model.heads})
 
 
-def _plain(model: Model) -> Step:
+def _losses_apart(trunk: Any, params: Any, x: jax.Array) -> dict[str, jax.Array]:
+    """The losses of tasks that have a batch each."""
+    return {
+        task: losses_fn(trunk, {"trunk": params["trunk"], "heads": {task: w}}, x + i)[task]
+        for i, (task, w) in enumerate(params["heads"].items())
+    }
+
+
+def _plain(model: Model, losses: Callable[..., Any] = losses_fn) -> Step:
     def total(params: Any, x: jax.Array) -> jax.Array:
-        return sum(losses_fn(model.trunk, params, x).values())
+        return sum(losses(model.trunk, params, x).values())
 
     return stepper(model, (), lambda state, params, x: (jax.grad(total)(params, x), state))
 
 
-def _balanced(model: Model, balancer: jaxmtl.Balancer, **options: Any) -> Step:
-    route = jaxmtl.value_and_balanced_grad(
-        lambda params, x: losses_fn(model.trunk, params, x), balancer, **options
-    )
+def _balanced(
+    model: Model,
+    balancer: jaxmtl.Balancer,
+    losses: Callable[..., Any] = losses_fn,
+    **options: Any,
+) -> Step:
+    route = jaxmtl.value_and_balanced_grad(partial(losses, model.trunk), balancer, **options)
     return stepper(model, balancer.init(first_params(model)), lambda *args: route(*args)[1:])
 
 
