@@ -62,18 +62,28 @@ def _blockwise_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
 
     XLA's CPU product of a (T, P) with a (P, T) matrix adds up one column after the other. Its
     rounding errors on almost orthogonal gradients then grow with the sum of the absolute partial
-    sums; with as many blocks as columns in them, give or take, they are smallest. A few columns are
-    one block, since a loop takes longer to compile; of many, blocks of fewer than 1024 cost more in
-    the steps of the loop than they gain.
+    sums; with as many blocks as columns in them, give or take, they are smallest. Up to 128 columns
+    are one block.
     """
-    left, right = (stack.reshape(stack.shape[0], -1) for stack in (leaf, other))
+    left = leaf.reshape(len(leaf), -1)
+    right = left if other is leaf else other.reshape(len(other), -1)
+    size = left.shape[1]
+    block = 2 ** round(math.log2(4 * math.sqrt(size))) if size > 128 else max(size, 1)
+    if size > 1024:
+        # Of very many columns, smaller blocks cost more in the turns of the loop than they gain.
+        return _looped_gramian(left, right, max(block, 1024) if size > 4096 else block, dtype)
+    # A few blocks side by side take less time than a loop, and much less to compile.
+    fill = ((0, 0), (0, -size % block))
+    left, right = (jnp.pad(stack, fill).reshape(len(leaf), -1, block) for stack in (left, right))
+    return jnp.sum(_contract(left, right, (((2,), (2,)), ((1,), (1,))), dtype), axis=0)
+
+
+def _looped_gramian(left: Array, right: Array, block: int, dtype: jnp.dtype) -> Array:
+    """The same of many columns, in place."""
     num_tasks, size = left.shape
-    block = 2 ** round(math.log2(4 * math.sqrt(max(size, 1))))
-    if size > 4096:
-        block = max(block, 1024)
     # Three products of halves make a symmetric matrix with less work than one of the whole, and
     # use the cores that a product of a few rows does not; large ones use them all the same.
-    cut = num_tasks // 2 if leaf is other and 16 <= num_tasks <= 64 else num_tasks
+    cut = num_tasks // 2 if left is right and 16 <= num_tasks <= 64 else num_tasks
 
     def of_columns(start: Any, width: int) -> list[Array]:
         a, b = (lax.dynamic_slice_in_dim(stack, start, width, 1) for stack in (left, right))
@@ -84,10 +94,8 @@ def _blockwise_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
     def add_block(index: Array, totals: list[Array]) -> list[Array]:
         return [t + p for t, p in zip(totals, of_columns(index * block, block), strict=True)]
 
-    whole, rest = divmod(size, block) if size > 128 else (0, size)
-    totals = of_columns(size - rest, rest)
-    if whole:
-        totals = lax.fori_loop(0, whole, add_block, totals)
+    count, rest = divmod(size, block)
+    totals = lax.fori_loop(0, count, add_block, of_columns(size - rest, rest))
     if len(totals) == 1:
         return totals[0]
     of_top, across, of_bottom = totals

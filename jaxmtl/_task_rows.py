@@ -51,7 +51,7 @@ def task_rows(
         values[jaxpr.invars[0]] = Rows(enumerate(np.eye(num_tasks, dtype=leaves[0].dtype)))
     else:
         for task, (var, leaf) in enumerate(zip(jaxpr.invars, leaves, strict=True)):
-            values[var] = Rows({task: np.ones((), leaf.dtype)})
+            values[var] = Rows({task: jnp.ones_like(leaf)})
     shared = []
     for eqn in jaxpr.eqns:
         results = _by_task(jaxpr, eqn, values)
