@@ -6,7 +6,6 @@ happens between the two is T-sized.
 """
 
 import functools
-import itertools
 import math
 import operator
 from collections.abc import Sequence
@@ -41,10 +40,22 @@ def gramian(leaves: Sequence[Array]) -> Array:
 def cross_gramian(leaves: Sequence[Array], others: Sequence[Array]) -> Array:
     """Inner products of two stacks, <g_i, h_j>, summed over the leaves: (T, T)."""
     dtype = solve_dtype([*leaves, *others])
-    # A walk over blocks is faster on CPU, and more exact.
-    of_leaf = _blockwise_gramian if on_one_cpu() else _whole_gramian
-    pairs = zip(leaves, others, strict=True)
-    return functools.reduce(operator.add, (of_leaf(leaf, other, dtype) for leaf, other in pairs))
+    if on_one_cpu():
+        # A walk over blocks is faster on CPU, and more exact; and nothing there is sharded.
+        lefts = _joined(leaves, dtype)
+        rights = lefts if others is leaves else _joined(others, dtype)
+        parts = [_blockwise_gramian(*pair, dtype) for pair in zip(lefts, rights, strict=True)]
+    else:
+        parts = [_whole_gramian(*pair, dtype) for pair in zip(leaves, others, strict=True)]
+    return functools.reduce(operator.add, parts)
+
+
+def _joined(stacks: Sequence[Array], dtype: jnp.dtype) -> list[Array]:
+    """Stacks as matrices, those of few columns side by side in one: many products take longer."""
+    flat = [stack.reshape(len(stack), -1) for stack in stacks]
+    small = [stack.astype(dtype) for stack in flat if stack.shape[1] <= 4096]
+    large = [stack for stack in flat if stack.shape[1] > 4096]
+    return [*large, jnp.concatenate(small, axis=1)] if small else large
 
 
 def _whole_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
@@ -58,34 +69,19 @@ def _whole_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
     return _contract(leaf, other, over_all, dtype, replicated if explicit else None)
 
 
-def _blockwise_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
+def _blockwise_gramian(left: Array, right: Array, dtype: jnp.dtype) -> Array:
     """Sum the Gramians of blocks of columns, about sqrt(P)/4 blocks of 4 sqrt(P) columns.
 
     XLA's CPU product of a (T, P) with a (P, T) matrix adds up one column after the other. Its
     rounding errors on almost orthogonal gradients then grow with the sum of the absolute partial
-    sums; with as many blocks as columns in them, give or take, they are smallest. Up to 128 columns
-    are one block, and thousands four, which costs less than a loop and no digit.
+    sums; with as many blocks as columns in them, give or take, they are smallest. A few columns are
+    one block, since a loop takes longer to compile; of many, blocks of fewer than 1024 cost more in
+    the steps of the loop than they gain.
     """
-    left = leaf.reshape(len(leaf), -1)
-    right = left if other is leaf else other.reshape(len(other), -1)
-    size = left.shape[1]
-    block = 2 ** round(math.log2(4 * math.sqrt(size))) if size > 128 else max(size, 1)
-    if size > 4096:
-        # Smaller blocks would cost more in the turns of the loop than they gain.
-        return _looped_gramian(left, right, max(block, 1024), dtype)
-    if size > 1024:
-        cuts = [part * size // 4 for part in range(5)]
-        pieces = [(left[:, i:j], right[:, i:j]) for i, j in itertools.pairwise(cuts)]
-        products = (_contract(a, b, (((1,), (1,)), ((), ())), dtype) for a, b in pieces)
-        return functools.reduce(operator.add, products)
-    fill = ((0, 0), (0, -size % block))
-    left, right = (jnp.pad(stack, fill).reshape(len(leaf), -1, block) for stack in (left, right))
-    return jnp.sum(_contract(left, right, (((2,), (2,)), ((1,), (1,))), dtype), axis=0)
-
-
-def _looped_gramian(left: Array, right: Array, block: int, dtype: jnp.dtype) -> Array:
-    """The same of many columns, in place."""
     num_tasks, size = left.shape
+    block = 2 ** round(math.log2(4 * math.sqrt(max(size, 1))))
+    if size > 4096:
+        block = max(block, 1024)
     # Three products of halves make a symmetric matrix with less work than one of the whole, and
     # use the cores that a product of a few rows does not; large ones use them all the same.
     cut = num_tasks // 2 if left is right and 16 <= num_tasks <= 64 else num_tasks
@@ -99,8 +95,10 @@ def _looped_gramian(left: Array, right: Array, block: int, dtype: jnp.dtype) -> 
     def add_block(index: Array, totals: list[Array]) -> list[Array]:
         return [t + p for t, p in zip(totals, of_columns(index * block, block), strict=True)]
 
-    count, rest = divmod(size, block)
-    totals = lax.fori_loop(0, count, add_block, of_columns(size - rest, rest))
+    count, rest = divmod(size, block) if size > 128 else (0, size)
+    totals = of_columns(size - rest, rest)
+    if count:
+        totals = lax.fori_loop(0, count, add_block, totals)
     if len(totals) == 1:
         return totals[0]
     of_top, across, of_bottom = totals

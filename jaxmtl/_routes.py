@@ -50,9 +50,9 @@ def value_and_balanced_grad(
       memory: "stacked" makes the T gradients side by side; "lean" makes the Gramian from one
         gradient at a time, whose length along all others is one directional derivative, and the
         update by one more backward pass: memory for one gradient, whatever T is, for methods that
-        read losses and Gramian only. It takes about one and a half times as long on plain networks,
-        3 times on attention; inner products are as exact as the types of the parameters and
-        activations allow. Functions with a ``jax.custom_vjp`` have no directional derivatives.
+        read losses and Gramian only. It takes about twice as long; inner products are as exact as
+        the types of the parameters and activations allow. Functions with a ``jax.custom_vjp`` have
+        no directional derivatives.
       chunk_size: as for ``value_and_task_grads``.
 
     Returns:
