@@ -54,14 +54,15 @@ def task_rows(
             values[var] = Rows({task: jnp.ones_like(leaf)})
     shared = []
     for eqn in jaxpr.eqns:
-        results = _by_task(jaxpr, eqn, values)
-        if results is None:
+        own = _by_task(jaxpr, eqn, values)
+        if own is None:
             shared.append(eqn)
         else:
-            values |= zip(eqn.outvars, results, strict=True)
+            values |= zip(eqn.outvars, own, strict=True)
 
     met = [var for var in _read_by(shared) if isinstance(values.get(var), Rows)]
-    found = [var for var in dict.fromkeys(jaxpr.outvars) if _value(var, values) is None]
+    results = [var for var in jaxpr.outvars if isinstance(var, Var)]
+    found = [var for var in dict.fromkeys(results) if var not in values]
 
     def of_task(row: Sequence[Array]) -> list[Array]:
         return _run(jaxpr, shared, found, values | dict(zip(met, row, strict=True)))
@@ -140,7 +141,7 @@ def _read_by(eqns: list[Any]) -> list[Any]:
 
 def _value(var: Any, values: dict[Any, Any]) -> Any:
     """What a variable or a literal holds; None where that is not known yet."""
-    return values.get(var) if isinstance(var, Var) else var.val
+    return values.get(var) if isinstance(var, Var) else np.asarray(var.val, var.aval.dtype)
 
 
 def _stack(value: Array | Rows, num_tasks: int) -> Array:

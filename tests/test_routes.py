@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax import lax
 
 import jaxmtl
 from jaxmtl.methods import METHODS
@@ -116,18 +115,6 @@ def test_chunks_change_nothing(chunk_size):
     value, grads = chunked(PARAMS, X)
     np.testing.assert_allclose(value["b"], losses["b"], rtol=1e-6)
     assert relative_error(as_vector(grads), as_vector(expected)) < 1e-6
-
-
-def conv_losses(params, x):
-    h = lax.conv_general_dilated(
-        x, params["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    out = jnp.mean(jax.nn.relu(h), axis=(1, 2)) @ params["heads"]
-    return {"a": jnp.mean((out[:, 0] - 1) ** 2), "b": jnp.mean(jnp.abs(out[:, 1] + 1))}
-
-
-CONV = {"w": 0.3 * jax.random.normal(jax.random.key(1), (3, 3, 2, 4)), "heads": jnp.ones((4, 2))}
-IMAGES = jax.random.normal(jax.random.key(2), (3, 8, 8, 2))
 
 
 def encode(shared, x):

@@ -102,6 +102,21 @@ def test_rows_are_the_gradients_of_the_single_losses(kind, options):
         assert np.linalg.norm(as_vector(row) - reference) <= 3e-6 * np.linalg.norm(reference)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_numbers_that_no_loss_depends_on_have_gradient_zero(dtype):
+    """Scalars, whose zeros are literals of the program."""
+
+    def losses(p):
+        return {"a": p["x"] ** 2, "b": p["x"] * 3}
+
+    params = {"x": jnp.asarray(2, dtype), "unused": jnp.asarray(1, dtype)}
+    for fun in (losses, lambda p: jnp.stack([*losses(p).values()])):
+        _, grads = jax.jit(jaxmtl.value_and_task_grads(fun))(params)
+        assert {leaf.dtype for leaf in grads.values()} == {jnp.dtype(dtype)}
+        np.testing.assert_array_equal(np.asarray(grads["x"], np.float32), [4, 3])
+        np.testing.assert_array_equal(np.asarray(grads["unused"], np.float32), [0, 0])
+
+
 def products(function, *args):
     """Multiplications in all matrix products of a function's program."""
     total = 0
