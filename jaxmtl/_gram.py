@@ -13,10 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxmtl._cpu_layouts import on_one_cpu
 from jaxmtl._typing import Array
+
+_OVER_COLUMNS = (((1,), (1,)), ((), ()))
+_TILE = 8 * 8 * 16
 
 
 def solve_dtype(leaves: Sequence[Array]) -> jnp.dtype:
@@ -33,7 +37,8 @@ def gramian(leaves: Sequence[Array]) -> Array:
     Returns:
       The (T, T) Gramian, exactly symmetric, in float32 or better.
     """
-    total = cross_gramian(leaves, leaves)
+    few = 2 <= len(leaves[0]) <= 4 and on_one_cpu()
+    total = _gramian_of_few(leaves) if few else cross_gramian(leaves, leaves)
     return (total + total.T) / 2
 
 
@@ -69,19 +74,69 @@ def _whole_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
     return _contract(leaf, other, over_all, dtype, replicated if explicit else None)
 
 
+def _gramian_of_few(leaves: Sequence[Array]) -> Array:
+    """Products of every pair of a few rows, in one pass over each leaf, added up as a tree.
+
+    A matrix product is far from what the memory could deliver where it has a handful of rows.
+    """
+    dtype = solve_dtype(leaves)
+    sums, ends = [], []
+    for matrix in _joined(leaves, dtype):
+        size = matrix.shape[1]
+        whole = size // _TILE * _TILE if size >= 8 * _TILE else 0
+        ends.append(matrix[:, whole:].astype(dtype))
+        if whole:
+            sums.append(_sums_of_products(matrix[:, :whole].astype(dtype)))
+    end = jnp.concatenate(ends, axis=1)
+    total = _blockwise_gramian(end, end, dtype)
+    if not sums:
+        return total
+    together = [jnp.concatenate(of_pair) for of_pair in zip(*sums, strict=True)]
+    depth = int(math.log(len(together[0]) / 64, 8)) if len(together[0]) >= 64 else 0
+    missing = -len(together[0]) % 8**depth
+    shape = (-1, *[8] * depth, 16)
+    together = [jnp.pad(of_pair, ((0, missing), (0, 0))).reshape(shape) for of_pair in together]
+    for axis in range(depth, -1, -1):
+        together = _add_up(together, axis)
+    pair = np.zeros(total.shape, int)
+    first, second = np.triu_indices(len(total))
+    pair[first, second] = pair[second, first] = range(len(first))
+    return total + jnp.sum(jnp.stack(together), axis=1)[pair]
+
+
+def _sums_of_products(rows: Array) -> list[Array]:
+    """For each pair of rows of n tiles, sums of 64 of their products: arrays of shape (n, 16).
+
+    Sixteen sums stand side by side, a vector register of them, and eight terms are added at a time:
+    few enough for the compiler to unroll, so that the sixteen become one vector operation.
+    """
+    rows = rows.reshape(len(rows), -1, 8, 8, 16)
+    products = [rows[i] * rows[j] for i, j in zip(*np.triu_indices(len(rows)), strict=True)]
+    return _add_up(_add_up(products, 2), 1)
+
+
+def _add_up(arrays: list[Array], axis: int) -> list[Array]:
+    """The sum of each array over an axis; in one reduction, so that what they share is read once.
+
+    XLA would also make one reduction of two of a single array, and add one term after the other.
+    """
+    zeros = [jnp.zeros((), array.dtype) for array in arrays]
+    return list(lax.reduce(arrays, zeros, functools.partial(jax.tree.map, operator.add), [axis]))
+
+
 def _blockwise_gramian(left: Array, right: Array, dtype: jnp.dtype) -> Array:
     """Sum the Gramians of blocks of columns, about sqrt(P)/4 blocks of 4 sqrt(P) columns.
 
     XLA's CPU product of a (T, P) with a (P, T) matrix adds up one column after the other. Its
     rounding errors on almost orthogonal gradients then grow with the sum of the absolute partial
     sums; with as many blocks as columns in them, give or take, they are smallest. A few columns are
-    one block, since a loop takes longer to compile; of many, blocks of fewer than 1024 cost more in
+    one block, since a loop takes longer to compile; of many, blocks of fewer than 2048 cost more in
     the steps of the loop than they gain.
     """
     num_tasks, size = left.shape
     block = 2 ** round(math.log2(4 * math.sqrt(max(size, 1))))
     if size > 4096:
-        block = max(block, 1024)
+        block = max(block, 2048)
     # Three products of halves make a symmetric matrix with less work than one of the whole, and
     # use the cores that a product of a few rows does not; large ones use them all the same.
     cut = num_tasks // 2 if left is right and 16 <= num_tasks <= 64 else num_tasks
@@ -90,7 +145,7 @@ def _blockwise_gramian(left: Array, right: Array, dtype: jnp.dtype) -> Array:
         a, b = (lax.dynamic_slice_in_dim(stack, start, width, 1) for stack in (left, right))
         top, bottom = a[:cut], a[cut:]
         pairs = [(a, b)] if cut == num_tasks else [(top, top), (top, bottom), (bottom, bottom)]
-        return [_contract(x, y, (((1,), (1,)), ((), ())), dtype) for x, y in pairs]
+        return [_contract(x, y, _OVER_COLUMNS, dtype) for x, y in pairs]
 
     def add_block(index: Array, totals: list[Array]) -> list[Array]:
         return [t + p for t, p in zip(totals, of_columns(index * block, block), strict=True)]
@@ -129,9 +184,10 @@ def combine(weights: Array, leaf: Array) -> Array:
     Returns:
       The combination, of shape ``leaf.shape[1:]`` and the leaf's own type.
     """
-    dimensions = (((0,), (0,)), ((), ()))
-    total = _contract(weights, leaf.astype(weights.dtype), dimensions, weights.dtype)
-    return total.astype(leaf.dtype)
+    if leaf.dtype == weights.dtype:
+        return _contract(weights, leaf, (((0,), (0,)), ((), ())), weights.dtype)
+    # Before a product all of the leaf would be cast and kept, in a sum one number at a time is.
+    return jnp.sum(rows(weights, leaf) * leaf, axis=0, dtype=weights.dtype).astype(leaf.dtype)
 
 
 def reciprocal(values: Array) -> Array:

@@ -25,7 +25,7 @@ def test_gramian_is_accumulated_in_float32(dtype):
 
 
 @pytest.mark.parametrize("size", [1, 128, 129, 5000, 30_000])
-@pytest.mark.parametrize("num_tasks", [1, 15, 16, 17, 33, 64, 65])
+@pytest.mark.parametrize("num_tasks", [1, 2, 3, 4, 5, 15, 16, 17, 33, 64, 65])
 def test_gramian_of_any_number_of_tasks_and_columns(num_tasks, size):
     rng = np.random.default_rng(0)
     j = (rng.normal(size=(num_tasks, size)) + 0.1).astype(np.float32)
@@ -35,6 +35,27 @@ def test_gramian_of_any_number_of_tasks_and_columns(num_tasks, size):
     np.testing.assert_array_equal(inner, inner.T)
     across = jax.jit(_gram.cross_gramian)([jnp.asarray(j)], [jnp.asarray(j[::-1])])
     np.testing.assert_allclose(across, exact[:, ::-1], atol=1e-6 * np.max(np.diag(exact)))
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2, 4, 5])
+def test_long_sums_lose_no_more_than_their_last_digits(num_tasks):
+    """All terms alike and of one sign: added one after the other they would be off by 1e-3."""
+    leaves = [jnp.full((num_tasks, size), 1 / 3) for size in (2_000_003, 70_001, 8192, 900, 17)]
+    exact = sum(leaf.shape[1] for leaf in leaves) * np.float64(leaves[0][0, 0]) ** 2
+    inner = jax.jit(_gram.gramian)(leaves)
+    np.testing.assert_allclose(inner, np.full((num_tasks, num_tasks), exact), rtol=2e-5)
+
+
+@pytest.mark.parametrize("num_tasks", [3, 5])
+def test_gramian_is_differentiated_and_mapped(num_tasks):
+    rng = np.random.default_rng(1)
+    j, factors = rng.normal(size=(2, num_tasks, 9000)), rng.normal(size=(num_tasks, num_tasks))
+
+    def total(j):
+        return jnp.sum(_gram.gramian([j]) * factors)
+
+    grads = jax.jit(jax.vmap(jax.grad(total)))(jnp.asarray(j, jnp.float32))
+    assert relative_error(grads, (factors + factors.T) @ j) < 1e-6
 
 
 def test_gramian_of_long_bfloat16_gradients_does_not_lose_count():
