@@ -9,7 +9,6 @@ from jax import lax
 
 from jaxmtl._typing import Array
 
-_REFINEMENTS = 3
 _BLOCK_TRIES = 3
 
 
@@ -83,7 +82,7 @@ def complementarity(
     noise = num * jnp.finfo(offset.dtype).eps * size
 
     def attempt(support: Array) -> tuple[Array, Array]:
-        z = solve_on(support, matrix, -offset)
+        z = solve_on(support, matrix, -offset, refinements=1)
         return z, active & jnp.where(support, z < -noise, matrix @ z + offset < -noise)
 
     def residual(z: Array) -> Array:
@@ -91,13 +90,16 @@ def complementarity(
         return jnp.max(jnp.abs(wrong)) / jnp.where(size > 0, size, 1)
 
     with jax.default_matmul_precision("highest"):
-        z, iterations = pivot(support & active, attempt, min(max_iterations, 30))
+        z, iterations = pivot(support & active, attempt, min(max_iterations, 12))
         z = jnp.maximum(z, 0)
         left = residual(z)
         failed = left > 16 * num * jnp.finfo(offset.dtype).eps
         other, more = _lawson_hanson(matrix, offset, active, noise, failed, max_iterations)
         better = failed & (residual(other) < left)
         z = jnp.where(better, other, z)
+        # The search needs signs alone; digits are bought once, for the support that it found.
+        polished = jnp.maximum(solve_on(z > 0, matrix, -offset), 0)
+        z = jnp.where(residual(polished) < residual(z), polished, z)
     return Complementarity(z, residual(z), iterations + more)
 
 
@@ -121,7 +123,7 @@ def _lawson_hanson(
 
     def step(carry: Any) -> Any:
         z, support, barred, iterations, _ = carry
-        goal = solve_on(support, matrix, -offset)
+        goal = solve_on(support, matrix, -offset, refinements=1)
         blocked = support & (goal <= 0)
         stuck = jnp.any(blocked)
         room = jnp.where(blocked, z / jnp.where(blocked, z - goal, 1), 1)
@@ -184,13 +186,14 @@ def pivot(
     return solution, iterations
 
 
-def solve_on(support: Array, matrix: Array, target: Array) -> Array:
+def solve_on(support: Array, matrix: Array, target: Array, refinements: int = 3) -> Array:
     """Solve M x = b on the indices of a support, x being zero elsewhere.
 
     Args:
       support: (T,) bool.
       matrix: (T, T) symmetric positive semidefinite, its diagonal of the order of one.
       target: (T,) or (T, N) b.
+      refinements: how often the error is solved for and taken out, of the ridge above all.
 
     Returns:
       x of the shape of b. With a ridge the factor exists for a singular M too, and refinement takes
@@ -204,6 +207,6 @@ def solve_on(support: Array, matrix: Array, target: Array) -> Array:
     factor = jax.scipy.linalg.cho_factor(jnp.where(inside, matrix + ridge * identity, identity))
     rows = jnp.expand_dims(support, tuple(range(1, target.ndim)))
     x = jnp.zeros_like(target)
-    for _ in range(1 + _REFINEMENTS):
+    for _ in range(1 + refinements):
         x += jax.scipy.linalg.cho_solve(factor, jnp.where(rows, target - matrix @ x, 0))
     return x

@@ -17,10 +17,10 @@ from tests.speed.measure import Ratio
 
 KEEP_MEMORY = {
     # Fresh memory costs a page fault for every 4096 bytes, at each step anew: half the time of a
-    # step whose stack is large, in either library. With these, freed memory stays with the process.
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**33),
-    "MALLOC_TOP_PAD_": str(2**28),
+    # step whose stack is large, in either library. With these, freed memory stays with the process,
+    # and what is fresh comes in large pages.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296"
+    ":glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456"
 }
 SECTIONS = ["weights", "stacks", "peer_steps", "own_steps", "floor", "compile"]
 
