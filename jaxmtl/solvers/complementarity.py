@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
 
 _BLOCK_TRIES = 3
@@ -40,7 +41,7 @@ def complementarity(
     the wrong side, and fall back to exchanging one at a time while that does not help, which
     cannot cycle where M is positive definite. Mostly a handful of systems. Where M is singular and
     it does cycle, the slower active-set method of Lawson and Hanson, whose supports stay
-    independent, starts afresh.
+    independent, starts afresh. Of two indices, all four supports are tried at once.
 
     Args:
       matrix: (T, T) symmetric positive semidefinite M, its diagonal of the order of one.
@@ -90,6 +91,11 @@ def complementarity(
         return jnp.max(jnp.abs(wrong)) / jnp.where(size > 0, size, 1)
 
     with jax.default_matmul_precision("highest"):
+        if num == 2:
+            candidates = _of_two(matrix, offset, active)
+            residuals = jnp.stack([residual(z) for z in candidates])
+            best = jnp.argmin(residuals)
+            return Complementarity(candidates[best], residuals[best], jnp.ones((), jnp.int32))
         z, iterations = pivot(support & active, attempt, min(max_iterations, 12))
         z = jnp.maximum(z, 0)
         left = residual(z)
@@ -101,6 +107,19 @@ def complementarity(
         polished = jnp.maximum(solve_on(z > 0, matrix, -offset), 0)
         z = jnp.where(residual(polished) < residual(z), polished, z)
     return Complementarity(z, residual(z), iterations + more)
+
+
+def _of_two(matrix: Array, offset: Array, active: Array) -> Array:
+    """The (4, 2) solutions of two equations on each support, what is below zero cut off."""
+    (a, b), (_, d) = jnp.where(active[:, None] & active[None, :], matrix, 0)
+    p, q = jnp.where(active, -offset, 0)
+    # What is left of d; where that is nothing, one of the other supports will do.
+    left = d - b * b * reciprocal(a)
+    second = (q - b * p * reciprocal(a)) * reciprocal(jnp.maximum(left, 0))
+    both = jnp.stack([(p - b * second) * reciprocal(a), second])
+    zero = jnp.zeros_like(p)
+    alone = [zero, zero, p * reciprocal(a), zero, zero, q * reciprocal(d)]
+    return jnp.maximum(jnp.concatenate([jnp.stack(alone).reshape(3, 2), both[None]]), 0)
 
 
 def _lawson_hanson(

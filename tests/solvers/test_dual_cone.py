@@ -34,6 +34,21 @@ def test_against_non_negative_least_squares(num, spread, kind):
         assert np.min(j @ d / np.linalg.norm(j, axis=1)) >= -1e-5 * np.linalg.norm(d)
 
 
+@pytest.mark.parametrize("across", [-1.0, -1 + 1e-5, -0.9, 0.0, 0.9, 1 - 1e-5, 1.0])
+@pytest.mark.parametrize("length", [1e-3, 1.0, 1e3])
+def test_two_vectors_of_any_angle(across, length):
+    """The closed form for two: the one that loses is projected on what the other allows."""
+    j = np.array([[1.0, 0.0], [length * across, length * np.sqrt(1 - across**2)]])
+    found = project(jnp.asarray(j @ j.T, jnp.float32), jnp.eye(2))
+    for z, own, other in zip(np.asarray(found.z, np.float64), j, j[::-1], strict=True):
+        expected = own - min(own @ other, 0) / (other @ other) * other
+        np.testing.assert_allclose(z @ j, expected, atol=1e-3 * np.linalg.norm(own))
+    assert np.all(found.residual < 1e-6)
+    only_first = jnp.array([True, False])
+    alone = project(jnp.asarray(j @ j.T, jnp.float32), jnp.array([1.0, 0.0]), only_first)
+    np.testing.assert_array_equal(alone.z, [1, 0])
+
+
 def test_reference_numbers():
     for j, expected in [(J2, [11 / 18, 1 / 2]), (J3, [1 / 3, 1 / 3, 0.3511111111])]:
         gram = jnp.asarray(j @ j.T, jnp.float32)
