@@ -90,6 +90,10 @@ def complementarity(
         wrong = jnp.where(active, jnp.minimum(z, matrix @ z + offset), 0)
         return jnp.max(jnp.abs(wrong)) / jnp.where(size > 0, size, 1)
 
+    def or_better(z: Array, left: Array, other: Array) -> tuple[Array, Array]:
+        others = residual(other)
+        return jnp.where(others < left, other, z), jnp.where(others < left, others, left)
+
     with jax.default_matmul_precision("highest"):
         if num == 2:
             candidates = _of_two(matrix, offset, active)
@@ -101,12 +105,10 @@ def complementarity(
         left = residual(z)
         failed = left > 16 * num * jnp.finfo(offset.dtype).eps
         other, more = _lawson_hanson(matrix, offset, active, noise, failed, max_iterations)
-        better = failed & (residual(other) < left)
-        z = jnp.where(better, other, z)
+        z, left = or_better(z, left, other)
         # The search needs signs alone; digits are bought once, for the support that it found.
-        polished = jnp.maximum(solve_on(z > 0, matrix, -offset), 0)
-        z = jnp.where(residual(polished) < residual(z), polished, z)
-    return Complementarity(z, residual(z), iterations + more)
+        z, left = or_better(z, left, jnp.maximum(solve_on(z > 0, matrix, -offset), 0))
+    return Complementarity(z, left, iterations + more)
 
 
 def _of_two(matrix: Array, offset: Array, active: Array) -> Array:
