@@ -91,17 +91,17 @@ def _gramian_of_few(leaves: Sequence[Array]) -> Array:
     total = _blockwise_gramian(end, end, dtype)
     if not sums:
         return total
-    together = [jnp.concatenate(of_pair) for of_pair in zip(*sums, strict=True)]
-    depth = int(math.log(len(together[0]) / 64, 8)) if len(together[0]) >= 64 else 0
-    missing = -len(together[0]) % 8**depth
+    tree = [jnp.concatenate(of_pair) for of_pair in zip(*sums, strict=True)]
+    depth = max(0, round(math.log(len(tree[0]), 8)) - 2)
+    missing = -len(tree[0]) % 8**depth
     shape = (-1, *[8] * depth, 16)
-    together = [jnp.pad(of_pair, ((0, missing), (0, 0))).reshape(shape) for of_pair in together]
+    tree = [jnp.pad(of_pair, ((0, missing), (0, 0))).reshape(shape) for of_pair in tree]
     for axis in range(depth, -1, -1):
-        together = _add_up(together, axis)
-    pair = np.zeros(total.shape, int)
+        tree = _add_up(tree, axis)
+    index = np.zeros(total.shape, int)
     first, second = np.triu_indices(len(total))
-    pair[first, second] = pair[second, first] = range(len(first))
-    return total + jnp.sum(jnp.stack(together), axis=1)[pair]
+    index[first, second] = index[second, first] = range(len(first))
+    return total + jnp.sum(jnp.stack(tree), axis=1)[index]
 
 
 def _sums_of_products(rows: Array) -> list[Array]:

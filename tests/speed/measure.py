@@ -40,8 +40,12 @@ def compare(
     *,
     seconds: float = 0.6,
 ) -> Ratio:
-    """Run both in turn, in at least seven rounds and until the time is up."""
-    calls = [_repeats(function) for function in (ours, theirs)]
+    """Run both in turn, in at least seven rounds and until the time is up.
+
+    A measurement is of calls one after the other, a twentieth of the time, as in a training loop:
+    the first call after the other library's finds cold caches and sleeping threads.
+    """
+    calls = [_repeats(function, seconds / 20) for function in (ours, theirs)]
     times: list[tuple[float, float]] = []
     deadline = time.perf_counter() + seconds
     while len(times) < 7 or time.perf_counter() < deadline:
@@ -52,10 +56,10 @@ def compare(
     return Ratio(what, case, *medians, middle, low, high)
 
 
-def _repeats(function: Callable[[], Any]) -> int:
-    """How many calls make a measurement of about 5 ms; compiles on the way."""
+def _repeats(function: Callable[[], Any], seconds: float) -> int:
+    """How many calls make a measurement of about so many seconds; compiles on the way."""
     _time(function, 2)
-    return max(1, min(200, round(5e-3 / max(_time(function, 3), 1e-7))))
+    return max(1, min(1000, round(seconds / max(_time(function, 3), 1e-7))))
 
 
 def _time(function: Callable[[], Any], calls: int) -> float:
