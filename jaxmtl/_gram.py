@@ -77,7 +77,8 @@ def _whole_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
 def _gramian_of_few(leaves: Sequence[Array]) -> Array:
     """Products of every pair of a few rows, in one pass over each leaf, added up as a tree.
 
-    A matrix product is far from what the memory could deliver where it has a handful of rows.
+    A matrix product is far from what the memory could deliver where it has a handful of rows. From
+    five on it is no slower: the pairs then no longer fit one pass.
     """
     dtype = solve_dtype(leaves)
     sums, ends = [], []
