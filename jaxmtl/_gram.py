@@ -6,6 +6,7 @@ happens between the two is T-sized.
 """
 
 import functools
+import itertools
 import math
 import operator
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxmtl._cpu_layouts import on_one_cpu
@@ -78,7 +78,7 @@ def _gramian_of_few(leaves: Sequence[Array]) -> Array:
     """Products of every pair of a few rows, in one pass over each leaf, added up as a tree.
 
     A matrix product is far from what the memory could deliver where it has a handful of rows. From
-    five on it is no slower: the pairs then no longer fit one pass.
+    five on the product is no slower: the pairs then no longer fit one pass.
     """
     dtype = solve_dtype(leaves)
     sums, ends = [], []
@@ -99,10 +99,15 @@ def _gramian_of_few(leaves: Sequence[Array]) -> Array:
     tree = [jnp.pad(of_pair, ((0, missing), (0, 0))).reshape(shape) for of_pair in tree]
     for axis in range(depth, -1, -1):
         tree = _add_up(tree, axis)
-    index = np.zeros(total.shape, int)
-    first, second = np.triu_indices(len(total))
-    index[first, second] = index[second, first] = range(len(first))
+    tasks = range(len(total))
+    order = {pair: n for n, pair in enumerate(_pairs(len(total)))}
+    index = jnp.array([[order[min(i, j), max(i, j)] for j in tasks] for i in tasks])
     return total + jnp.sum(jnp.stack(tree), axis=1)[index]
+
+
+def _pairs(num_tasks: int) -> list[tuple[int, int]]:
+    """The pairs of rows whose products make up a Gramian, each once."""
+    return list(itertools.combinations_with_replacement(range(num_tasks), 2))
 
 
 def _sums_of_products(rows: Array) -> list[Array]:
@@ -112,7 +117,7 @@ def _sums_of_products(rows: Array) -> list[Array]:
     few enough for the compiler to unroll, so that the sixteen become one vector operation.
     """
     rows = rows.reshape(len(rows), -1, 8, 8, 16)
-    products = [rows[i] * rows[j] for i, j in zip(*np.triu_indices(len(rows)), strict=True)]
+    products = [rows[i] * rows[j] for i, j in _pairs(len(rows))]
     return _add_up(_add_up(products, 2), 1)
 
 

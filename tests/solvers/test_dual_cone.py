@@ -42,7 +42,7 @@ def test_two_vectors_of_any_angle(across, length):
     found = project(jnp.asarray(j @ j.T, jnp.float32), jnp.eye(2))
     for z, own, other in zip(np.asarray(found.z, np.float64), j, j[::-1], strict=True):
         expected = own - min(own @ other, 0) / (other @ other) * other
-        np.testing.assert_allclose(z @ j, expected, atol=1e-3 * np.linalg.norm(own))
+        np.testing.assert_allclose(z @ j, expected, atol=1e-6 * np.linalg.norm(own))
     assert np.all(found.residual < 1e-6)
     only_first = jnp.array([True, False])
     alone = project(jnp.asarray(j @ j.T, jnp.float32), jnp.array([1.0, 0.0]), only_first)
