@@ -10,6 +10,7 @@ from jaxmtl._preference import preferences, read_preference
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.gradients._solved import SolvedState
 from jaxmtl.solvers.linear_program import linear_program
+from jaxmtl.solvers.scaling import reciprocal_length
 
 
 def epo(
@@ -78,8 +79,8 @@ def epo(
     def update(given: Given, state: SolvedState) -> tuple[Array, SolvedState]:
         active, gramian = given.active, given.gramian
         # The programme has no unit. A power of two takes the size away without rounding.
-        _, exponent = jnp.frexp(jnp.max(jnp.diagonal(gramian)))
-        gramian = jnp.ldexp(gramian, -exponent)
+        scale = reciprocal_length(jnp.max(jnp.diagonal(gramian)))
+        gramian = gramian * scale * scale
         ray = preferences(wanted, given)
         ray *= reciprocal(jnp.sum(ray))
         non_uniformity, adjustment = _adjust(ray, given.losses, active)

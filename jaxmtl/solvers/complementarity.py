@@ -1,7 +1,6 @@
 """Linear complementarity with a positive semidefinite matrix: the core of projections on cones."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +9,8 @@ from jax import lax
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
 
-_BLOCK_TRIES = 3
 # Regular matrices of up to 64 rows took 8 rounds at most; singular ones may go round for ever.
-_BLOCK_ROUNDS = 12
+_EXCHANGES = 12
 
 
 class Complementarity(NamedTuple):
@@ -21,7 +19,7 @@ class Complementarity(NamedTuple):
     Attributes:
       z: (T,) the solution.
       residual: max_i |min(z_i, (M z + q)_i)| over max_i |q_i|, 0 where it is exact.
-      iterations: linear systems solved in the search for its support.
+      iterations: linear systems solved; the last one twice, for its digits.
     """
 
     z: Array
@@ -39,18 +37,19 @@ def complementarity(
 ) -> Complementarity:
     """Find z >= 0 with M z + q >= 0 and z'(M z + q) = 0.
 
-    Block principal pivoting: guess the support of z, solve for it, exchange every index that is on
-    the wrong side, and fall back to exchanging one at a time while that does not help, which
-    cannot cycle where M is positive definite. Mostly a handful of systems. Where M is singular and
-    it does cycle, the slower active-set method of Lawson and Hanson, whose supports stay
-    independent, starts afresh. Of two indices, all four supports are tried at once.
+    Block principal pivoting: guess the support of z, solve for it, and exchange every index that is
+    on the wrong side; mostly a handful of systems. Where that does not settle, or a support has no
+    solution, as with a singular M, the slower active-set method of Lawson and Hanson starts afresh:
+    z grows from zero by one index at a time, on supports that stay independent, and goes no
+    further towards the solution on one than where another index would turn negative. Of two
+    indices, all four supports are tried at once.
 
     Args:
       matrix: (T, T) symmetric positive semidefinite M, its diagonal of the order of one.
       offset: (T,) q.
       support: (T,) bool, a first guess of where z is above zero; nowhere if None.
       active: (T,) bool, indices outside which z is zero and nothing is asked; all if None.
-      max_iterations: systems to solve at most, by either method.
+      max_iterations: systems to solve at most.
 
     Returns:
       A ``Complementarity``. Not differentiable in reverse mode. A singular M is solved with a ridge
@@ -80,37 +79,21 @@ def complementarity(
             f" {matrix.shape} and {offset.shape}."
         )
     active = jnp.ones(num, bool) if active is None else active
-    support = jnp.zeros(num, bool) if support is None else support
-    size = jnp.max(jnp.abs(offset), where=active, initial=0)
-    noise = num * jnp.finfo(offset.dtype).eps * size
-
-    def attempt(support: Array) -> tuple[Array, Array]:
-        z = solve_on(support, matrix, -offset, refinements=1)
-        return z, active & jnp.where(support, z < -noise, matrix @ z + offset < -noise)
+    support = active & (jnp.zeros(num, bool) if support is None else support)
 
     def residual(z: Array) -> Array:
         wrong = jnp.where(active, jnp.minimum(z, matrix @ z + offset), 0)
+        size = jnp.max(jnp.abs(offset), where=active, initial=0)
         return jnp.max(jnp.abs(wrong)) / jnp.where(size > 0, size, 1)
-
-    def or_better(z: Array, left: Array, other: Array) -> tuple[Array, Array]:
-        others = residual(other)
-        return jnp.where(others < left, other, z), jnp.where(others < left, others, left)
 
     with jax.default_matmul_precision("highest"):
         if num == 2:
-            candidates = _of_two(matrix, offset, active)
-            residuals = jax.vmap(residual)(candidates)
-            best = jnp.argmin(residuals)
-            return Complementarity(candidates[best], residuals[best], jnp.ones((), jnp.int32))
-        z, iterations = pivot(support & active, attempt, min(max_iterations, _BLOCK_ROUNDS))
-        z = jnp.maximum(z, 0)
-        left = residual(z)
-        failed = left > 16 * num * jnp.finfo(offset.dtype).eps
-        other, more = _lawson_hanson(matrix, offset, active, noise, failed, max_iterations)
-        z, left = or_better(z, left, other)
-        # The search needs signs alone; digits are bought once, for the support that it found.
-        z, left = or_better(z, left, jnp.maximum(solve_on(z > 0, matrix, -offset), 0))
-    return Complementarity(z, left, iterations + more)
+            candidates, iterations = _of_two(matrix, offset, active), jnp.ones((), jnp.int32)
+        else:
+            candidates, iterations = _search(matrix, offset, support, active, max_iterations)
+        residuals = jax.vmap(residual)(candidates)
+        best = jnp.argmin(jnp.where(jnp.isnan(residuals), jnp.inf, residuals))
+        return Complementarity(candidates[best], residuals[best], iterations)
 
 
 def _of_two(matrix: Array, offset: Array, active: Array) -> Array:
@@ -125,96 +108,105 @@ def _of_two(matrix: Array, offset: Array, active: Array) -> Array:
     return jnp.maximum(jnp.array([*alone, [first, second]]), 0)
 
 
-def _lawson_hanson(
-    matrix: Array, offset: Array, active: Array, noise: Array, wanted: Array, max_iterations: int
+class _Search(NamedTuple):
+    """Where the search is, and what has come of the last support.
+
+    Attributes:
+      support: (T,) bool, the support to solve for next.
+      z: (T,) the solution for the last one; walking, the point reached, nowhere below zero.
+      kept: (T,) the z that the exchanges ended with.
+      left: what M z + q is short of zero on its support.
+      settled: nothing was on the wrong side of the last support.
+      walking: by Lawson and Hanson's method, no more by exchanges.
+      iterations: systems solved.
+      unfinished: another one is wanted.
+    """
+
+    support: Array
+    z: Array
+    kept: Array
+    left: Array
+    settled: Array
+    walking: Array
+    iterations: Array
+    unfinished: Array
+
+
+def _search(
+    matrix: Array, offset: Array, support: Array, active: Array, max_iterations: int
 ) -> tuple[Array, Array]:
-    """Let z grow from zero by one index at a time, and stop short where another turns negative.
+    """Change a support until nothing is on the wrong side of it.
 
     Args:
       matrix: (T, T) M.
       offset: (T,) q.
+      support: (T,) bool, the first guess.
       active: (T,) bool, the indices that may be above zero.
-      noise: how far below zero Mz + q may be.
-      wanted: bool, whether to do anything at all.
       max_iterations: systems to solve at most.
 
     Returns:
-      (T,) z, and the number of systems solved.
+      (2, T) candidates for z, by exchanges and by walking; and the number of systems solved.
     """
-    indices, rounding = jnp.arange(len(offset)), len(offset) * jnp.finfo(offset.dtype).eps
+    num = len(offset)
+    indices, sizes = jnp.arange(num), jnp.abs(matrix)
+    rounding = num * jnp.finfo(offset.dtype).eps
+    noise = rounding * jnp.max(jnp.abs(offset), where=active, initial=0)
 
-    def step(carry: Any) -> Any:
-        z, support, barred, iterations, _ = carry
-        goal = solve_on(support, matrix, -offset, refinements=1)
-        blocked = support & (goal <= 0)
-        stuck = jnp.any(blocked)
-        room = jnp.where(blocked, z / jnp.where(blocked, z - goal, 1), 1)
-        share = jnp.where(stuck, jnp.min(jnp.where(blocked, room, 1)), 1)
-        leaving = blocked & (room <= share)
-        new = jnp.where(support & ~leaving, jnp.maximum(z + share * (goal - z), 0), 0)
-        # What left at once would come back at once: not before something else has moved.
-        moved = jnp.max(jnp.abs(new - z)) > rounding * jnp.max(new)
-        z, barred = new, jnp.where(moved, False, barred) | (leaving & ~moved)
-        fall = jnp.where(active & ~support & ~barred, -(matrix @ z + offset), 0)
+    def change(now: _Search) -> _Search:
+        # The search needs signs alone. Digits are bought once, for the support that it found.
+        start = jnp.where(now.settled, now.z, 0)
+        goal = solve_on(now.support, matrix, -offset, start, refinements=1)
+        image = matrix @ goal + offset
+        left = jnp.max(jnp.where(now.support, jnp.abs(image), 0))
+        depth = jnp.where(active, -jnp.where(now.support, goal, image), 0)
         # Sums of large terms of both signs are known no better than this.
-        unsure = noise + rounding * (jnp.abs(matrix) @ z)
-        entering = (indices == jnp.argmax(fall)) & (fall > unsure) & ~stuck
-        support = (support & ~leaving) | entering
-        return z, support, barred, iterations + 1, stuck | jnp.any(entering)
+        unsure = jnp.where(now.walking & ~now.support, rounding * (sizes @ jnp.abs(goal)), 0)
+        wrong = depth > noise + unsure
+        settled = ~jnp.any(wrong)
+        gained = now.settled & (left > noise) & (left < now.left / 2)
+        solved = left <= 16 * noise
+        # Walking: as far towards the goal as z stays above zero, without the index that stops it;
+        # at the goal, on with the index that gains most.
+        falling = wrong & now.support
+        room = jnp.where(falling, now.z / jnp.where(falling, now.z - goal, 1), 1)
+        share = jnp.min(room)
+        leaving = (room <= share) & (share < 1)
+        one = jnp.where(share < 1, leaving, wrong & (indices == jnp.argmax(depth)))
+        walked = jnp.where(leaving, 0, jnp.maximum(now.z + share * (goal - now.z), 0))
+        z = jnp.where(now.walking, walked, goal)
+        # What exchanging cannot settle, or what has no solution on its support.
+        failed = (now.settled & ~solved & ~gained) | (now.iterations + 1 >= _EXCHANGES)
+        afresh = ~now.walking & failed & ~(settled & solved)
+        return _Search(
+            support=jnp.where(afresh, False, now.support ^ jnp.where(now.walking, one, wrong)),
+            z=jnp.where(afresh, 0, z),
+            kept=jnp.where(now.walking, now.kept, z),
+            left=left,
+            settled=settled,
+            walking=now.walking | afresh,
+            iterations=now.iterations + 1,
+            unfinished=afresh | gained | ~(settled & now.settled),
+        )
 
-    nowhere, zero = jnp.zeros(len(offset), bool), jnp.zeros((), jnp.int32)
-    z, _, _, iterations, _ = lax.while_loop(
-        lambda carry: carry[4] & (carry[3] < max_iterations),
-        step,
-        (jnp.zeros_like(offset), nowhere, nowhere, zero, wanted),
+    no, zeros = jnp.zeros((), bool), jnp.zeros_like(offset)
+    found = lax.while_loop(
+        lambda now: now.unfinished & (now.iterations < max_iterations),
+        change,
+        _Search(support, zeros, zeros, zeros[0], no, no, jnp.zeros((), jnp.int32), ~no),
     )
-    return z, iterations
+    return jnp.maximum(jnp.stack([found.kept, found.z]), 0), found.iterations
 
 
-def pivot(
-    support: Array, attempt: Callable[[Array], tuple[Any, Array]], max_iterations: int
-) -> tuple[Any, Array]:
-    """Change a support until nothing is on the wrong side of it.
-
-    Args:
-      support: (T,) bool, the first guess.
-      attempt: ``support -> (solution, wrong)``, the solution for a support and the (T,) indices on
-        the wrong side of it: all of them are exchanged, or one while that does not help.
-      max_iterations: attempts at most.
-
-    Returns:
-      The last solution, and the number of attempts.
-    """
-    indices = jnp.arange(len(support))
-    zero = jnp.zeros((), jnp.int32)
-
-    def exchange(carry: Any) -> Any:
-        support, _, fewest, tries, iterations, _ = carry
-        solution, wrong = attempt(support)
-        count = jnp.sum(wrong, dtype=jnp.int32)
-        tries = jnp.where(count < fewest, _BLOCK_TRIES, tries - 1)
-        last = indices == jnp.max(jnp.where(wrong, indices, -1))
-        support ^= jnp.where(tries > 0, wrong, last)
-        return support, solution, jnp.minimum(count, fewest), tries, iterations + 1, count > 0
-
-    nothing = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(attempt, support)[0]
-    )
-    _, solution, _, _, iterations, _ = lax.while_loop(
-        lambda carry: carry[5] & (carry[4] < max_iterations),
-        exchange,
-        (support, nothing, zero + len(support) + 1, zero, zero, zero == 0),
-    )
-    return solution, iterations
-
-
-def solve_on(support: Array, matrix: Array, target: Array, refinements: int = 3) -> Array:
+def solve_on(
+    support: Array, matrix: Array, target: Array, start: Array | None = None, refinements: int = 3
+) -> Array:
     """Solve M x = b on the indices of a support, x being zero elsewhere.
 
     Args:
       support: (T,) bool.
       matrix: (T, T) symmetric positive semidefinite, its diagonal of the order of one.
       target: (T,) or (T, N) b.
+      start: a first x, of the shape of b; zero if None.
       refinements: how often the error is solved for and taken out, of the ridge above all.
 
     Returns:
@@ -226,9 +218,10 @@ def solve_on(support: Array, matrix: Array, target: Array, refinements: int = 3)
     size = jnp.maximum(jnp.max(jnp.diagonal(matrix)), 1)
     ridge = 4 * len(support) * jnp.finfo(matrix.dtype).eps * size
     inside = support[:, None] & support[None, :]
-    factor = jax.scipy.linalg.cho_factor(jnp.where(inside, matrix + ridge * identity, identity))
+    system = jnp.where(inside, matrix + ridge * identity, identity)
+    factor = jax.scipy.linalg.cho_factor(system, lower=True)
     rows = jnp.expand_dims(support, tuple(range(1, target.ndim)))
-    x = jnp.zeros_like(target)
+    x = jnp.zeros_like(target) if start is None else jnp.where(rows, start, 0)
     for _ in range(1 + refinements):
         x += jax.scipy.linalg.cho_solve(factor, jnp.where(rows, target - matrix @ x, 0))
     return x

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmtl._typing import Array
+from jaxmtl.solvers.scaling import reciprocal_length
 
 MAX_SWEEPS = 12
 
@@ -62,9 +63,8 @@ def eigen(matrix: Array) -> Eigen:
         raise ValueError(f"matrix must have shape (T, T), but it has {matrix.shape}.")
     num, eps = matrix.shape[0], jnp.finfo(matrix.dtype).eps
     # By a power of two, which rounds nothing: squares of entries below are then numbers too.
-    largest = jnp.max(jnp.abs(jnp.diagonal(matrix)), initial=0)
-    _, exponent = jnp.frexp(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1))
-    matrix = jnp.ldexp(matrix, -exponent)
+    scale = reciprocal_length(jnp.max(jnp.abs(jnp.diagonal(matrix)), initial=0))
+    matrix = matrix * scale * scale
     rounds = jnp.asarray(_rounds(num))
     lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0))
     identity = jnp.eye(num, dtype=matrix.dtype)
@@ -121,7 +121,7 @@ def eigen(matrix: Array) -> Eigen:
     m, vectors, left, _, sweeps = jax.lax.while_loop(unfinished, sweep, begin)
     values = jnp.diagonal(m)
     values = jnp.where(values > num * noise(vectors) ** 2, values, 0)
-    return Eigen(jnp.ldexp(values, exponent), vectors, left, sweeps)
+    return Eigen(values / scale / scale, vectors, left, sweeps)
 
 
 def _rounds(num: int) -> np.ndarray:

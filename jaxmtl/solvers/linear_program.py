@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmtl._typing import Array
+from jaxmtl.solvers.scaling import reciprocal_length
 
 
 class LinearProgram(NamedTuple):
@@ -114,10 +115,8 @@ def linear_program(
 
 
 def _powers(sizes: Array) -> Array:
-    """Powers of two that bring sizes to between 1/2 and 1; one for a size of zero."""
-    usable = (sizes > 0) & jnp.isfinite(sizes)
-    _, exponent = jnp.frexp(jnp.where(usable, sizes, 1))
-    return jnp.where(usable, jnp.ldexp(jnp.ones_like(sizes), -exponent), 1)
+    """Powers of two that bring sizes near one; one for a size of zero."""
+    return reciprocal_length(sizes) ** 2
 
 
 def _convex(weights: Array, active: Array) -> Array:

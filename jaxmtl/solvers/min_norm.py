@@ -9,7 +9,7 @@ from jax import lax
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
 from jaxmtl.solvers.complementarity import complementarity
-from jaxmtl.solvers.scaling import equilibrate
+from jaxmtl.solvers.scaling import equilibrate, reciprocal_length
 
 _MAX_SUPPORT_CHANGES = 8
 
@@ -92,8 +92,8 @@ def min_norm(
     gramian = jnp.where(present[:, None] & present[None, :], gramian, 0)
     with jax.default_matmul_precision("highest"):
         # The problem has no unit. A power of two takes the size away without rounding.
-        _, exponent = jnp.frexp(jnp.max(jnp.diagonal(gramian)))
-        inner = jnp.ldexp(gramian, -exponent)
+        scale = reciprocal_length(jnp.max(jnp.diagonal(gramian)))
+        inner = gramian * scale * scale
         if num <= 2:
             weights = _closed_form(inner, present)
             gap, _, _ = _duality_gap(inner, weights, present)

@@ -1,12 +1,13 @@
 """Taking the lengths out of a Gramian, so that no solver meets their size or spread."""
 
 import jax.numpy as jnp
+from jax import lax
 
 from jaxmtl._typing import Array
 
 
 def equilibrate(gramian: Array) -> tuple[Array, Array]:
-    """Scale a Gramian to a diagonal between 1/2 and 2, without rounding: S G S.
+    """Scale a Gramian to a diagonal between 4/9 and 16/9, without rounding: S G S.
 
     The scales s_i are the reciprocal lengths rounded to powers of two, so that, unlike the cosines,
     the scaled matrix holds exactly what the Gramian held.
@@ -27,9 +28,18 @@ def equilibrate(gramian: Array) -> tuple[Array, Array]:
       >>> print(scaled.tolist(), scale)
       [[1.0, 0.5], [0.5, 1.0]] [0.25 1.  ]
     """
-    squares = jnp.diagonal(gramian)
-    usable = (squares > 0) & jnp.isfinite(squares)
-    exponent = jnp.round(jnp.log2(jnp.where(usable, squares, 1)) / 2).astype(jnp.int32)
+    scale = reciprocal_length(jnp.diagonal(gramian))
     # Rows first, then columns: the product of two scales may be out of range where each is not.
-    scaled = jnp.ldexp(jnp.ldexp(gramian, -exponent[:, None]), -exponent[None, :])
-    return scaled, jnp.ldexp(jnp.ones_like(squares), -exponent)
+    return gramian * scale[:, None] * scale[None, :], scale
+
+
+def reciprocal_length(squares: Array) -> Array:
+    """Powers of two within a third of 1/sqrt(x); one where x is zero or no number.
+
+    Multiplying by one, unlike a division by the length, rounds nothing; and where x * s * s is of
+    size one, s is in range for every x.
+    """
+    usable = (squares > 0) & jnp.isfinite(squares)
+    length = lax.rsqrt(jnp.where(usable, lax.stop_gradient(squares), 1))
+    # Without a mantissa. The compiler makes far less code of this than of a logarithm or a power.
+    return lax.reduce_precision(length, jnp.finfo(squares.dtype).nexp, 0)
