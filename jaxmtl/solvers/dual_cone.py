@@ -52,5 +52,7 @@ def dual_cone(gramian: Array, weights: Array, active: Array | None = None) -> Co
         # A vector of zero length constrains nothing.
         present = jnp.diagonal(scaled) > 0
         present = present if active is None else active & present
-        found = complementarity(scaled, scaled @ (weights / scale), active=present)
+        # C (u/s) without the division, of which the compiler makes long code.
+        offset = (gramian * scale[:, None]) @ weights
+        found = complementarity(scaled, offset, active=present)
         return found._replace(z=weights + found.z * scale)
