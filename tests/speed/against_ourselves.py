@@ -1,6 +1,5 @@
 """Whole training steps beside a plain one, the Gramian beside its floor, compile times."""
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -161,19 +160,21 @@ def floor(tasks: tuple[int, ...] = (2, 8, 32), size: int = 4 * 10**6) -> Iterato
 def compile_times() -> Iterator[Ratio]:
     """Compiling the step at T = 2 over T = 32; below 1, the larger takes longer."""
     for kind, make in MODELS.items():
-        times = []
-        for num_tasks in (2, 32):
-            model, balancer = make(num_tasks), jaxmtl.upgrad(num_tasks=num_tasks)
-            params, heads = first_params(model), jnp.stack(list(model.heads.values()))
+        of_32, of_2 = _compilation(make(32), 32), _compilation(make(2), 2)
+        yield compare("compile time, T = 2 over T = 32", kind, of_32, of_2)
 
-            def losses(params: Any, x: jax.Array, trunk: Any = model.trunk) -> jax.Array:
-                errors = trunk(Jax, params["trunk"], x) @ params["heads"].T - 1
-                return jnp.mean(errors**2, axis=0)
 
-            params["heads"] = heads
-            route = jax.jit(jaxmtl.value_and_balanced_grad(losses, balancer))
-            start = time.perf_counter()
-            route.lower(balancer.init(params), params, jnp.asarray(model.batch)).compile()
-            times.append(1e3 * (time.perf_counter() - start))
-        ratio = times[0] / times[1]
-        yield Ratio("compile time, T = 2 over T = 32", kind, times[1], times[0], *[ratio] * 3)
+def _compilation(model: Model, num_tasks: int) -> Step:
+    balancer = jaxmtl.upgrad(num_tasks=num_tasks)
+    params = {**first_params(model), "heads": jnp.stack(list(model.heads.values()))}
+    args = balancer.init(params), params, jnp.asarray(model.batch)
+
+    def call() -> None:
+        def losses(params: Any, x: jax.Array) -> jax.Array:
+            errors = model.trunk(Jax, params["trunk"], x) @ params["heads"].T - 1
+            return jnp.mean(errors**2, axis=0)
+
+        # A function of its own each time, or tracing would be found done.
+        jax.jit(jaxmtl.value_and_balanced_grad(losses, balancer)).lower(*args).compile()
+
+    return call
