@@ -11,6 +11,7 @@ from jaxmtl._typing import Array
 from jaxmtl.solvers.complementarity import Complementarity, solve_on
 from jaxmtl.solvers.scaling import equilibrate
 
+# Exchanges of many indices at a time that may fail to leave fewer wrong, before one goes at a time.
 _BLOCK_TRIES = 3
 
 
