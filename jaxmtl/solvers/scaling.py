@@ -1,5 +1,7 @@
 """Taking the lengths out of a Gramian, so that no solver meets their size or spread."""
 
+import math
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -7,7 +9,7 @@ from jaxmtl._typing import Array
 
 
 def equilibrate(gramian: Array) -> tuple[Array, Array]:
-    """Scale a Gramian to a diagonal between 4/9 and 16/9, without rounding: S G S.
+    """Scale a Gramian to a diagonal between 1/2 and 2, without rounding: S G S.
 
     The scales s_i are the reciprocal lengths rounded to powers of two, so that, unlike the cosines,
     the scaled matrix holds exactly what the Gramian held.
@@ -34,12 +36,13 @@ def equilibrate(gramian: Array) -> tuple[Array, Array]:
 
 
 def reciprocal_length(squares: Array) -> Array:
-    """Powers of two within a third of 1/sqrt(x); one where x is zero or no number.
+    """The powers of two nearest to 1/sqrt(x), in ratio; one where x is zero or no number.
 
     Multiplying by one, unlike a division by the length, rounds nothing; and where x * s * s is of
     size one, s is in range for every x.
     """
     usable = (squares > 0) & jnp.isfinite(squares)
     length = lax.rsqrt(jnp.where(usable, lax.stop_gradient(squares), 1))
-    # Without a mantissa. The compiler makes far less code of this than of a logarithm or a power.
-    return lax.reduce_precision(length, jnp.finfo(squares.dtype).nexp, 0)
+    # Rounded to no mantissa, which goes up from 1.5 on, where in ratio it should from sqrt(2) on.
+    # The compiler makes far less code of this than of a logarithm or a power.
+    return lax.reduce_precision(length * (1.5 / math.sqrt(2)), jnp.finfo(squares.dtype).nexp, 0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmtl.solvers import equilibrate
+from tests.references import gradients
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -20,7 +21,16 @@ def test_nothing_is_rounded_at_any_size(dtype):
     assert scaled.dtype == scale.dtype == dtype
     np.testing.assert_array_equal(np.frexp(scale)[0], 0.5)
     np.testing.assert_array_equal(scaled, gramian * scale[:, None] * scale)
-    assert np.all((np.diag(scaled) > 0.44) & (np.diag(scaled) < 1.78))
+    assert np.all((np.diag(scaled) >= 0.49) & (np.diag(scaled) <= 2.01))
+
+
+def test_scaling_rounds_nothing():
+    j = gradients(0, 5, 30, spread=6)
+    gram = jnp.asarray(j @ j.T, jnp.float32)
+    scaled, scale = equilibrate(gram)
+    back = np.asarray(scaled, np.float64) / np.outer(scale, scale)
+    np.testing.assert_array_equal(back, np.asarray(gram, np.float64))
+    assert np.all((np.diagonal(scaled) >= 0.49) & (np.diagonal(scaled) <= 2.01))
 
 
 def test_vectors_without_a_length_stay():
