@@ -1,6 +1,5 @@
 """The point near a mean that serves the worst-served vector best."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -81,16 +80,30 @@ def worst_case(
         t = (b + root) / jnp.where(a > 0, a, 1)
         return t, t * rise - start
 
-    def attempt(support: Array) -> tuple[tuple[Array, Array], Array]:
+    indices, zero = jnp.arange(len(scale)), jnp.zeros((), jnp.int32)
+
+    def exchange(carry: Any) -> Any:
+        """Exchange all on the wrong side of a support, or one index while that does not help."""
+        support, _, fewest, tries, iterations, _ = carry
         t, z = solve(support)
         slack = scaled @ z + mean - t * scale
         noise = len(scale) * eps * (jnp.abs(mean) + jnp.abs(t) * scale + jnp.max(jnp.abs(mean)))
-        return (t, z), present & jnp.where(support, z < -noise, slack < -noise)
+        wrong = present & jnp.where(support, z < -noise, slack < -noise)
+        count = jnp.sum(wrong, dtype=jnp.int32)
+        tries = jnp.where(count < fewest, _BLOCK_TRIES, tries - 1)
+        last = indices == jnp.max(jnp.where(wrong, indices, -1))
+        support ^= jnp.where(tries > 0, wrong, last)
+        return support, (t, z), jnp.minimum(count, fewest), tries, iterations + 1, count > 0
 
     with jax.default_matmul_precision("highest"):
         first = jnp.argmin(jnp.where(present, mean / scale, jnp.inf))
-        support = (jnp.arange(len(scale)) == first) & present
-        (t, z), iterations = _pivot(support, attempt, max_iterations)
+        support = (indices == first) & present
+        nothing = jnp.zeros_like(reach), jnp.zeros_like(scale)
+        _, (t, z), _, _, iterations, _ = lax.while_loop(
+            lambda carry: carry[5] & (carry[4] < max_iterations),
+            exchange,
+            (support, nothing, zero + len(scale) + 1, zero, zero, zero == 0),
+        )
         z = jnp.maximum(jnp.where(present, z, 0), 0)
         # The root of a small radius is lost in rounding; its length is known all the same.
         reached = z @ (scaled @ z)
@@ -99,40 +112,3 @@ def worst_case(
         size = jnp.max(jnp.abs(mean))
         residual = jnp.max(jnp.abs(slack)) / jnp.where(size > 0, size, 1)
     return Complementarity(z * scale, residual, iterations)
-
-
-def _pivot(
-    support: Array, attempt: Callable[[Array], tuple[Any, Array]], max_iterations: int
-) -> tuple[Any, Array]:
-    """Change a support until nothing is on the wrong side of it.
-
-    Args:
-      support: (T,) bool, the first guess.
-      attempt: ``support -> (solution, wrong)``, the solution for a support and the (T,) indices on
-        the wrong side of it: all of them are exchanged, or one while that does not help.
-      max_iterations: attempts at most.
-
-    Returns:
-      The last solution, and the number of attempts.
-    """
-    indices = jnp.arange(len(support))
-    zero = jnp.zeros((), jnp.int32)
-
-    def exchange(carry: Any) -> Any:
-        support, _, fewest, tries, iterations, _ = carry
-        solution, wrong = attempt(support)
-        count = jnp.sum(wrong, dtype=jnp.int32)
-        tries = jnp.where(count < fewest, _BLOCK_TRIES, tries - 1)
-        last = indices == jnp.max(jnp.where(wrong, indices, -1))
-        support ^= jnp.where(tries > 0, wrong, last)
-        return support, solution, jnp.minimum(count, fewest), tries, iterations + 1, count > 0
-
-    nothing = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(attempt, support)[0]
-    )
-    _, solution, _, _, iterations, _ = lax.while_loop(
-        lambda carry: carry[5] & (carry[4] < max_iterations),
-        exchange,
-        (support, nothing, zero + len(support) + 1, zero, zero, zero == 0),
-    )
-    return solution, iterations
