@@ -9,9 +9,6 @@ from jax import lax
 from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
 
-# Well-conditioned matrices of up to 256 rows took 10 at most; singular ones may go round for ever.
-_EXCHANGES = 12
-
 
 class Complementarity(NamedTuple):
     """A solution z of the problem, and how well it was reached.
@@ -19,7 +16,7 @@ class Complementarity(NamedTuple):
     Attributes:
       z: (T,) the solution.
       residual: max_i |min(z_i, (M z + q)_i)| over max_i |q_i|, 0 where it is exact.
-      iterations: linear systems solved; the last one twice or more, for its digits.
+      iterations: linear systems solved, those for the last digits included.
     """
 
     z: Array
@@ -37,17 +34,19 @@ def complementarity(
 ) -> Complementarity:
     """Find z >= 0 with M z + q >= 0 and z'(M z + q) = 0.
 
-    Block principal pivoting: guess the support of z, solve for it, and exchange every index that is
-    on the wrong side; mostly a handful of systems. Where that does not settle, or a support has no
-    solution, as with a singular M, the slower active-set method of Lawson and Hanson starts afresh:
-    z grows from zero by one index at a time, on supports that stay independent, and goes no
-    further towards the solution on one than where another index would turn negative. Of two
-    indices, all four supports are tried at once.
+    This z is the minimum of f(z) = z'Mz/2 + q'z over z >= 0, found by a projected Newton's method:
+    solve for the support of z. Where the solution is nowhere below zero, go there, and take into
+    the support what f falls along. Else go to the best of three points: the solution, cut off at
+    zero; half the way to it, cut off at zero; and on the way to it, where the first index reaches
+    zero, which is the step of Lawson and Hanson. The first two change many indices at once, and
+    mostly a handful of systems is enough. The third never raises f, and the support then loses an
+    index, so that a singular M does not go round for ever. Of two indices, all four supports are
+    tried at once.
 
     Args:
       matrix: (T, T) symmetric positive semidefinite M, its diagonal of the order of one.
       offset: (T,) q.
-      support: (T,) bool, a first guess of where z is above zero; nowhere if None.
+      support: (T,) bool, a first guess of where z is above zero; where q is below zero if None.
       active: (T,) bool, indices outside which z is zero and nothing is asked; all if None.
       max_iterations: systems to solve at most.
 
@@ -66,8 +65,8 @@ def complementarity(
       [0.5 0. ]
 
     References:
-      Judice & Pires, `A block principal pivoting algorithm for large-scale strictly monotone
-      linear complementarity problems <https://doi.org/10.1016/0305-0548(94)90106-6>`_, 1994
+      Bertsekas, `Projected Newton Methods for Optimization Problems with Simple Constraints
+      <https://doi.org/10.1137/0320018>`_, 1982
 
       Lawson & Hanson, `Solving Least Squares Problems <https://doi.org/10.1137/1.9781611971217>`_,
       1974
@@ -79,25 +78,23 @@ def complementarity(
             f" {matrix.shape} and {offset.shape}."
         )
     active = jnp.ones(num, bool) if active is None else active
-    support = active & (jnp.zeros(num, bool) if support is None else support)
-
-    def residual(z: Array) -> Array:
-        wrong = jnp.where(active, jnp.minimum(z, matrix @ z + offset), 0)
-        size = jnp.max(jnp.abs(offset), where=active, initial=0)
-        return jnp.max(jnp.abs(wrong)) / jnp.where(size > 0, size, 1)
-
+    guess = active & (offset < 0 if support is None else support)
     with jax.default_matmul_precision("highest"):
         if num == 2:
-            candidates, iterations = _of_two(matrix, offset, active), jnp.ones((), jnp.int32)
+            z, error, iterations = *_of_two(matrix, offset, active), jnp.ones((), jnp.int32)
         else:
-            candidates, iterations = _search(matrix, offset, support, active, max_iterations)
-        residuals = jax.vmap(residual)(candidates)
-        best = jnp.argmin(jnp.where(jnp.isnan(residuals), jnp.inf, residuals))
-        return Complementarity(candidates[best], residuals[best], iterations)
+            z, error, iterations = _search(matrix, offset, guess, active, max_iterations)
+    size = jnp.max(jnp.abs(offset), where=active, initial=0)
+    return Complementarity(z, error / jnp.where(size > 0, size, 1), iterations)
 
 
-def _of_two(matrix: Array, offset: Array, active: Array) -> Array:
-    """The (4, 2) solutions of two equations on each support, what is below zero cut off."""
+def _error(z: Array, slopes: Array, active: Array) -> Array:
+    """max_i |min(z_i, (M z + q)_i)|, zero for a solution."""
+    return jnp.max(jnp.abs(jnp.minimum(z, slopes)), where=active, initial=0)
+
+
+def _of_two(matrix: Array, offset: Array, active: Array) -> tuple[Array, Array]:
+    """The best of the solutions of two equations on each of the four supports, and its error."""
     (a, b), (_, d) = jnp.where(active[:, None] & active[None, :], matrix, 0)
     p, q = jnp.where(active, -offset, 0)
     # What is left of d; where that is nothing, one of the other supports will do.
@@ -105,97 +102,77 @@ def _of_two(matrix: Array, offset: Array, active: Array) -> Array:
     second = (q - b * p * reciprocal(a)) * reciprocal(jnp.maximum(left, 0))
     first = (p - b * second) * reciprocal(a)
     alone = [[0, 0], [p * reciprocal(a), 0], [0, q * reciprocal(d)]]
-    return jnp.maximum(jnp.array([*alone, [first, second]]), 0)
+    points = jnp.maximum(jnp.array([*alone, [first, second]]), 0)
+    errors = jax.vmap(lambda z: _error(z, matrix @ z + offset, active))(points)
+    best = jnp.argmin(jnp.where(jnp.isnan(errors), jnp.inf, errors))
+    return points[best], errors[best]
 
 
 class _Search(NamedTuple):
-    """Where the search is, and what has come of the last support.
+    """Where the search is.
 
     Attributes:
-      support: (T,) bool, the support to solve for next.
-      z: (T,) the solution for the last one; walking, the point reached, nowhere below zero.
-      kept: (T,) the z that the exchanges ended with.
-      left: what M z + q is short of zero on its support.
-      settled: nothing was on the wrong side of the last support.
-      walking: by Lawson and Hanson's method, no more by exchanges.
+      support: (T,) bool, the support to solve for next; z is zero elsewhere.
+      z: (T,) the point reached, nowhere below zero.
+      error: how far it is from a solution.
       iterations: systems solved.
       unfinished: another one is wanted.
     """
 
     support: Array
     z: Array
-    kept: Array
-    left: Array
-    settled: Array
-    walking: Array
+    error: Array
     iterations: Array
     unfinished: Array
 
 
 def _search(
-    matrix: Array, offset: Array, support: Array, active: Array, max_iterations: int
-) -> tuple[Array, Array]:
-    """Change a support until nothing is on the wrong side of it.
+    matrix: Array, offset: Array, guess: Array, active: Array, max_iterations: int
+) -> tuple[Array, Array, Array]:
+    """The projected Newton's method.
 
     Args:
       matrix: (T, T) M.
       offset: (T,) q.
-      support: (T,) bool, the first guess.
+      guess: (T,) bool, the support to begin with.
       active: (T,) bool, the indices that may be above zero.
       max_iterations: systems to solve at most.
 
     Returns:
-      (2, T) candidates for z, by exchanges and by walking; and the number of systems solved.
+      (T,) z, its error, and the number of systems solved.
     """
-    num = len(offset)
-    indices, sizes = jnp.arange(num), jnp.abs(matrix)
-    rounding = num * jnp.finfo(offset.dtype).eps
-    noise = rounding * jnp.max(jnp.abs(offset), where=active, initial=0)
+    rounding = jnp.finfo(offset.dtype).eps * jnp.max(jnp.abs(offset), where=active, initial=0)
 
-    def change(now: _Search) -> _Search:
-        # The search needs signs alone. Digits are bought at the end, for the support that it found:
-        # solving for it again goes on from its z, once, and then for as long as that gains much.
-        start = jnp.where(now.settled, now.z, 0)
-        goal = solve_on(now.support, matrix, -offset, start, refinements=1)
-        image = matrix @ goal + offset
-        left = jnp.max(jnp.where(now.support, jnp.abs(image), 0))
-        depth = jnp.where(active, -jnp.where(now.support, goal, image), 0)
-        # Sums of large terms of both signs are known no better than this.
-        unsure = jnp.where(now.walking & ~now.support, rounding * (sizes @ jnp.abs(goal)), 0)
-        wrong = depth > noise + unsure
-        settled = ~jnp.any(wrong)
-        solved = left <= 16 * noise
-        gained = now.settled & (left > noise) & (left < now.left / 2)
-        # Walking: as far towards the goal as z stays above zero, without the index that stops it;
-        # at the goal, on with the index that gains most.
-        falling = wrong & now.support
+    def step(now: _Search) -> _Search:
+        # From z on, so that to solve for the same support again is refinement.
+        goal = solve_on(now.support, matrix, -offset, now.z, refinements=1)
+        falling = now.support & (goal < 0)
         room = jnp.where(falling, now.z / jnp.where(falling, now.z - goal, 1), 1)
         share = jnp.min(room)
-        leaving = (room <= share) & (share < 1)
-        one = jnp.where(share < 1, leaving, wrong & (indices == jnp.argmax(depth)))
-        walked = jnp.where(leaving, 0, jnp.maximum(now.z + share * (goal - now.z), 0))
-        z = jnp.where(now.walking, walked, goal)
-        # What exchanging cannot settle, or what has no solution on its support.
-        failed = (now.settled & ~solved & ~gained) | (now.iterations + 1 >= _EXCHANGES)
-        afresh = ~now.walking & failed & ~(settled & solved)
-        return _Search(
-            support=jnp.where(afresh, False, now.support ^ jnp.where(now.walking, one, wrong)),
-            z=jnp.where(afresh, 0, z),
-            kept=jnp.where(now.walking, now.kept, z),
-            left=left,
-            settled=settled,
-            walking=now.walking | afresh,
-            iterations=now.iterations + 1,
-            unfinished=afresh | gained | ~(settled & now.settled),
-        )
+        stopped = falling & (room <= share)
+        points = jnp.stack([now.z + part * (goal - now.z) for part in (1, 0.5, share)])
+        # Rounding must leave nothing of what stopped the third.
+        points = jnp.where(stopped[None], 0, jnp.maximum(points, 0))
+        # What f rises by, from the step: the difference of two values of f would be rounding.
+        steps = points - now.z[None]
+        rises = steps @ (matrix @ now.z + offset) + jnp.sum(steps * (steps @ matrix), axis=1) / 2
+        best = jnp.argmin(rises)
+        z = points[best]
+        slopes = matrix @ z + offset
+        wanted = active & ((z > 0) | (slopes < -len(offset) * rounding))
+        shrinks = jnp.any(falling) & (best == 2)
+        support = jnp.where(shrinks, now.support & ~stopped, wanted)
+        error = _error(z, slopes, active)
+        # The support found, its digits are worth a system each for as long as they come fast.
+        settled = jnp.all(support == now.support) & ~jnp.any(falling) & (error > now.error / 2)
+        return _Search(support, z, error, now.iterations + 1, (error > rounding) & ~settled)
 
-    no, zeros = jnp.zeros((), bool), jnp.zeros_like(offset)
+    zeros = jnp.zeros_like(offset)
+    start = _Search(guess, zeros, zeros[0] + jnp.inf, jnp.zeros((), jnp.int32), jnp.array(True))
     found = lax.while_loop(
-        lambda now: now.unfinished & (now.iterations < max_iterations),
-        change,
-        _Search(support, zeros, zeros, zeros[0], no, no, jnp.zeros((), jnp.int32), ~no),
+        lambda now: now.unfinished & (now.iterations < max_iterations), step, start
     )
-    return jnp.maximum(jnp.stack([found.kept, found.z]), 0), found.iterations
+    return found.z, found.error, found.iterations
 
 
 def solve_on(

@@ -11,7 +11,7 @@ from jaxmtl._typing import Array
 from jaxmtl.solvers.complementarity import complementarity
 from jaxmtl.solvers.scaling import equilibrate, reciprocal_length
 
-_MAX_SUPPORT_CHANGES = 16
+_MAX_SUPPORT_CHANGES = 32
 
 
 class MinNorm(NamedTuple):

@@ -33,21 +33,36 @@ def test_random_problems():
         assert found.iterations < 20
 
 
-def test_of_any_rank():
-    """Where M is singular, exchanges may go round for ever; what z a is stays unique."""
-    walked = 0
-    for rank in (1, 2, 4, 6, 8, 12):
-        for seed in range(40):
-            a = np.random.default_rng(seed).normal(size=(8, rank))
+@pytest.mark.parametrize(
+    ("num", "ranks"), [(8, (1, 2, 3, 4, 6, 8, 12)), (16, (8, 16)), (32, (8, 16, 24))]
+)
+def test_of_any_rank(num, ranks):
+    """A singular M, or one that nearly is, leads a search in circles; what z a is stays unique."""
+    for rank in ranks:
+        for seed in range(80 if num == 8 else 40):
+            a = np.random.default_rng(seed).normal(size=(num, rank))
             matrix, offset, a, target = problem(a, seed + 100)
             found = solve(matrix, offset)
             z, _ = scipy.optimize.nnls(a.T, target)
             error = np.linalg.norm(np.asarray(found.z, np.float64) @ a - z @ a)
             # A large z is one of almost dependent rows, which float32 hardly tells from dependent.
             assert error < 2e-5 * (1 + z.max()) * np.linalg.norm(target) or z.max() > 100
-            assert found.residual < 2e-4
-            walked += int(found.iterations > 12)
-    assert walked > 0  # the slower method had to help
+            assert found.residual < (2e-4 if num == 8 else 1e-5)
+            assert found.iterations < 40
+
+
+@pytest.mark.parametrize("num", [8, 32])
+def test_of_a_wide_spectrum(num):
+    """Eigenvalues from 1 to 1e-5: the support changes often before it is the right one."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        left, right = (np.linalg.qr(rng.normal(size=(num, num)))[0] for _ in range(2))
+        matrix, offset, a, target = problem(left * np.logspace(0, -2.5, num) @ right, seed + 100)
+        found = solve(matrix, offset)
+        z, _ = scipy.optimize.nnls(a.T, target)
+        error = np.linalg.norm(np.asarray(found.z, np.float64) @ a - z @ a)
+        assert error < 1e-4 * np.linalg.norm(target)
+        assert found.residual < 1e-6 * (1 + z.max())  # the rounding of M z
 
 
 def test_a_first_guess_and_absent_indices():
@@ -70,7 +85,8 @@ def test_what_cannot_be_solved_is_told():
     without = solve(jnp.zeros((3, 3)), -jnp.ones(3))
     assert without.residual >= 0.99
     assert np.isnan(solve(singular.at[0, 0].set(jnp.nan), -jnp.ones(3)).residual)
-    early = jax.jit(lambda m, q: complementarity(m, q, max_iterations=1))(
+    nothing = jnp.zeros(3, bool)
+    early = jax.jit(lambda m, q: complementarity(m, q, nothing, max_iterations=1))(
         jnp.eye(3), jnp.array([-1.0, 1.0, -1.0])
     )
     assert early.residual > 0.5
