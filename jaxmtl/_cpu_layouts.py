@@ -3,7 +3,9 @@
 XLA's CPU compiler brings a convolution into the layout of its fast kernels only outside of loops
 and branches; inside, the derivatives of a convolution are 20 to 40 times slower. And of the
 derivative of ``x @ w``, which JAX writes as the transpose of ``dy.T @ x``, it makes just that: it
-turns the cotangent ``dy``, which is another one for each task, instead of ``x``, which is not.
+turns the cotangent ``dy``, which is another one for each task, instead of ``x``, which is not. Of
+several tasks' cotangents it makes one product, for which it copies them into another order before,
+and the result after; where they are few, a product for each is faster.
 """
 
 import collections
@@ -15,6 +17,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var, jaxpr_as_fun
 from jax.extend.core.primitives import conv_general_dilated_p, dot_general_p, transpose_p
+
+# Of more rows, the copies cost less than the products one by one, and than compiling them.
+_FEW_ROWS = 8
 
 
 def on_one_cpu() -> bool:
@@ -62,11 +67,11 @@ def _rewritten(part: Any) -> Any:
         params = {name: _rewritten(value) for name, value in eqn.params.items()}
         is_convolution = eqn.primitive is conv_general_dilated_p
         eqns.append(_with_features_last(eqn) if is_convolution else eqn.replace(params=params))
-    return part.replace(eqns=_with_operands_exchanged(eqns, part.outvars))
+    return part.replace(eqns=_with_products_turned(eqns, part.outvars))
 
 
-def _with_operands_exchanged(eqns: list[Any], results: list[Any]) -> list[Any]:
-    """B^T A^T in place of (A B)^T, where nothing else reads A B."""
+def _with_products_turned(eqns: list[Any], results: list[Any]) -> list[Any]:
+    """Products that give at once what a transpose makes of them, where nothing else reads them."""
     read = [var for eqn in eqns for var in eqn.invars] + results
     times_read = collections.Counter(var for var in read if isinstance(var, Var))
     products = {eqn.outvars[0]: eqn for eqn in eqns if eqn.primitive is dot_general_p}
@@ -76,18 +81,40 @@ def _with_operands_exchanged(eqns: list[Any], results: list[Any]) -> list[Any]:
         if eqn.primitive is not transpose_p or times_read[eqn.invars[0]] != 1:
             continue
         product = products.get(eqn.invars[0])
-        if product is None:
-            continue
-        summed, batch = product.params["dimension_numbers"]
-        left, right = (var.aval.ndim - len(summed[0]) for var in product.invars)
-        if batch[0] or eqn.params["permutation"] != (*range(left, left + right), *range(left)):
-            continue
-        del kept[id(product)]
-        params = product.params | {"dimension_numbers": (summed[::-1], batch)}
-        kept[id(eqn)] = product.replace(
-            invars=product.invars[::-1], outvars=eqn.outvars, params=params
-        )
+        turned = None if product is None else _turned(product, eqn.params["permutation"])
+        if turned is not None:
+            del kept[id(product)]
+            kept[id(eqn)] = turned.replace(outvars=eqn.outvars)
     return list(kept.values())
+
+
+def _turned(product: Any, order: tuple[int, ...]) -> Any | None:
+    """B^T A^T for (A B)^T, or for each of a few rows A_t of A; None for all other orders."""
+    summed, batch = product.params["dimension_numbers"]
+    if batch[0] or product.params.get("out_sharding") is not None:
+        return None
+    left, right = (var.aval.ndim - len(summed[0]) for var in product.invars)
+    turned = range(left, left + right)
+    if order == (*turned, *range(left)):
+        params = product.params | {"dimension_numbers": (summed[::-1], batch)}
+        return product.replace(invars=product.invars[::-1], params=params)
+    if order != (0, *turned, *range(1, left)) or 0 in summed[0]:
+        return None
+    if not 0 < product.invars[0].aval.shape[0] <= _FEW_ROWS:
+        return None
+    of_row = tuple(axis - 1 for axis in summed[0])
+    params = product.params | {"dimension_numbers": ((summed[1], of_row), batch)}
+
+    def of_each(stack: Any, shared: Any) -> Any:
+        return jnp.stack([dot_general_p.bind(shared, row, **params) for row in stack])
+
+    return _operation(of_each, product)
+
+
+def _operation(function: Callable[..., Any], eqn: Any) -> Any:
+    """A function in place of an operation of a program."""
+    program = jax.make_jaxpr(jax.jit(function))(*(var.aval for var in eqn.invars))
+    return program.eqns[0].replace(invars=eqn.invars, outvars=eqn.outvars)
 
 
 def _with_features_last(eqn: Any) -> Any:
@@ -107,5 +134,4 @@ def _with_features_last(eqn: Any) -> Any:
         result = lax.conv_general_dilated(image, kernel, dimension_numbers=fast, **params)
         return jnp.moveaxis(result, fast.out_spec, numbers.out_spec)
 
-    program = jax.make_jaxpr(jax.jit(convolve))(*(var.aval for var in eqn.invars))
-    return program.eqns[0].replace(invars=eqn.invars, outvars=eqn.outvars)
+    return _operation(convolve, eqn)

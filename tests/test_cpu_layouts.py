@@ -150,6 +150,25 @@ def test_the_derivative_of_a_product_turns_no_cotangent(shape):
     assert relative_error(np.asarray(laid_out(pull_back)(ct)[0], np.float64), exact) < 1e-6
 
 
+@pytest.mark.parametrize("num_tasks", [1, 2, 8, 9])
+@pytest.mark.parametrize("shape", [(5, 3), (2, 5, 3)])
+def test_the_derivatives_of_a_product_for_a_few_tasks_are_products_each(shape, num_tasks):
+    rng = np.random.default_rng(0)
+    x, w = (rng.normal(size=s).astype(np.float32) for s in (shape, (3, 4)))
+    cts = rng.normal(size=(num_tasks, *shape[:-1], 4)).astype(np.float32)
+    _, pull_back = jax.vjp(lambda w: x @ w, jnp.asarray(w))
+    each = jax.vmap(pull_back)
+    assert len(named("transpose", each, cts)) == len(named("dot_general", each, cts)) == 1
+    few = num_tasks <= 8
+    assert len(named("transpose", laid_out(each), cts)) == (0 if few else 1)
+    products = named("dot_general", laid_out(each), cts)
+    assert len(products) == (num_tasks if few else 1)
+    assert {eqn.params["preferred_element_type"] for eqn in products} == {jnp.dtype("float32")}
+    columns = x.reshape(-1, 3).T.astype(np.float64)
+    exact = np.stack([columns @ ct.reshape(-1, 4) for ct in cts])
+    assert relative_error(np.asarray(jax.jit(laid_out(each))(cts)[0], np.float64), exact) < 1e-6
+
+
 def test_products_that_are_read_twice_or_have_batches_stay():
     a, b = jnp.ones((4, 3)), jnp.ones((3, 5))
 
@@ -163,7 +182,16 @@ def test_products_that_are_read_twice_or_have_batches_stay():
     def rotated(a, b):
         return jnp.transpose(jnp.stack([a, a]) @ b, (1, 2, 0))
 
-    for function in (twice, batched, rotated):
+    def rows_summed(a, b):
+        return jnp.transpose(jnp.tensordot(jnp.stack([a, a]), b[:2], ((0,), (0,))), (0, 2, 1))
+
+    def empty(a, b):
+        return jnp.transpose(jnp.tensordot(jnp.stack([a, a])[:0], b, 1), (0, 2, 1))
+
+    def scaled(a, b):
+        return jnp.transpose(lax.dot_general(jnp.sum(b), a, (((), ()), ((), ()))), (1, 0))
+
+    for function in (twice, batched, rotated, rows_summed, empty, scaled):
         assert named("transpose", laid_out(function), a, b)
         same = jax.tree.map(np.array_equal, laid_out(function)(a, b), function(a, b))
         assert jax.tree.all(same)
