@@ -26,7 +26,7 @@ def steps(tasks: tuple[int, ...] = (2, 8)) -> Iterator[Ratio]:
                 "gls": (_balanced(model, jaxmtl.gls(num_tasks=num_tasks)), plain),
                 "upgrad, features": (_features(model, upgrad), plain),
                 "upgrad, stacked": (stacked, plain),
-                "upgrad, stacked, beside T backward": (stacked, _separate(model, num_tasks)),
+                "upgrad, stacked, beside T backward": (stacked, separate(model, num_tasks)),
                 "upgrad, lean": (_balanced(model, upgrad, memory="lean"), plain),
                 "upgrad, a batch a task": (_balanced(model, upgrad, _losses_apart), plain_apart),
                 "every(upgrad, 10), ten": (
@@ -105,7 +105,7 @@ def _features(model: Model, balancer: jaxmtl.Balancer) -> Step:
     return stepper(model, balancer.init(first_params(model)["trunk"]), grad_fn)
 
 
-def _separate(model: Model, num_tasks: int) -> Step:
+def separate(model: Model, num_tasks: int) -> Step:
     """One forward and T backward passes, and nothing else: the sum of what they return."""
 
     def grad_fn(state: Any, params: Any, x: jax.Array) -> Any:
