@@ -94,11 +94,11 @@ def _turned(product: Any, order: tuple[int, ...]) -> Any | None:
     if batch[0] or product.params.get("out_sharding") is not None:
         return None
     left, right = (var.aval.ndim - len(summed[0]) for var in product.invars)
-    turned = range(left, left + right)
-    if order == (*turned, *range(left)):
+    lefts, rights = range(left), range(left, left + right)
+    if order == (*rights, *lefts):
         params = product.params | {"dimension_numbers": (summed[::-1], batch)}
         return product.replace(invars=product.invars[::-1], params=params)
-    if order != (0, *turned, *range(1, left)) or 0 in summed[0]:
+    if order != (0, *rights, *lefts[1:]) or 0 in summed[0]:
         return None
     if not 0 < product.invars[0].aval.shape[0] <= _FEW_ROWS:
         return None
