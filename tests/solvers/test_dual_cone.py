@@ -49,6 +49,19 @@ def test_two_vectors_of_any_angle(across, length):
     np.testing.assert_array_equal(alone.z, [1, 0])
 
 
+@pytest.mark.parametrize("seed", [5, 7, 19])
+def test_each_of_many_vectors_with_a_wide_spectrum(seed):
+    """Eigenvalues from 1 to 1e-5; many indices fall below zero on a support, and it stays."""
+    rng = np.random.default_rng(seed)
+    left, right = (np.linalg.qr(rng.normal(size=(32, 32)))[0] for _ in range(2))
+    j = (left * np.logspace(0, -2.5, 32) @ right).astype(np.float32).astype(np.float64)
+    found = project(jnp.asarray(j @ j.T, jnp.float32), jnp.eye(32) / 32)
+    assert found.residual.max() < 2e-5
+    for weights, u in zip(found.z, np.eye(32) / 32, strict=True):
+        error = np.asarray(weights, np.float64) @ j - reference(j, u)
+        assert np.linalg.norm(error) < 1e-3 * np.linalg.norm(u @ j)
+
+
 def test_reference_numbers():
     for j, expected in [(J2, [11 / 18, 1 / 2]), (J3, [1 / 3, 1 / 3, 0.3511111111])]:
         gram = jnp.asarray(j @ j.T, jnp.float32)
