@@ -26,6 +26,13 @@ def gradients(seed, num_tasks, size=40, spread=0.0, kind="gaussian"):
     return j.astype(np.float32).astype(np.float64)
 
 
+def wide_spectrum(seed, num):
+    """A square matrix whose Gramian has eigenvalues from 1 to 1e-5."""
+    rng = np.random.default_rng(seed)
+    left, right = (np.linalg.qr(rng.normal(size=(num, num)))[0] for _ in range(2))
+    return left * np.logspace(0, -2.5, num) @ right
+
+
 def min_norm_weights(j):
     """Convex weights of the min-norm point: a non-negative least-squares problem in disguise.
 

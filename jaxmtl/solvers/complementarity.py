@@ -79,17 +79,18 @@ def complementarity(
         )
     active = jnp.ones(num, bool) if active is None else active
     guess = active & (offset < 0 if support is None else support)
+    size = jnp.max(jnp.abs(offset), where=active, initial=0)
+    rounding = jnp.finfo(offset.dtype).eps * size
     with jax.default_matmul_precision("highest"):
         if num == 2:
             z, error, iterations = *_of_two(matrix, offset, active), jnp.ones((), jnp.int32)
         else:
-            z, error, iterations = _search(matrix, offset, guess, active, max_iterations)
-    size = jnp.max(jnp.abs(offset), where=active, initial=0)
+            z, error, iterations = _search(matrix, offset, guess, active, rounding, max_iterations)
     return Complementarity(z, error / jnp.where(size > 0, size, 1), iterations)
 
 
-def _error(z: Array, slopes: Array, active: Array) -> Array:
-    """max_i |min(z_i, (M z + q)_i)|, zero for a solution."""
+def violation(z: Array, slopes: Array, active: Array) -> Array:
+    """max_i |min(z_i, slope_i)| over the active indices, zero where the two are complementary."""
     return jnp.max(jnp.abs(jnp.minimum(z, slopes)), where=active, initial=0)
 
 
@@ -103,7 +104,7 @@ def _of_two(matrix: Array, offset: Array, active: Array) -> tuple[Array, Array]:
     first = (p - b * second) * reciprocal(a)
     alone = [[0, 0], [p * reciprocal(a), 0], [0, q * reciprocal(d)]]
     points = jnp.maximum(jnp.array([*alone, [first, second]]), 0)
-    errors = jax.vmap(lambda z: _error(z, matrix @ z + offset, active))(points)
+    errors = jax.vmap(lambda z: violation(z, matrix @ z + offset, active))(points)
     best = jnp.argmin(jnp.where(jnp.isnan(errors), jnp.inf, errors))
     return points[best], errors[best]
 
@@ -127,7 +128,12 @@ class _Search(NamedTuple):
 
 
 def _search(
-    matrix: Array, offset: Array, guess: Array, active: Array, max_iterations: int
+    matrix: Array,
+    offset: Array,
+    guess: Array,
+    active: Array,
+    rounding: Array,
+    max_iterations: int,
 ) -> tuple[Array, Array, Array]:
     """The projected Newton's method.
 
@@ -136,12 +142,12 @@ def _search(
       offset: (T,) q.
       guess: (T,) bool, the support to begin with.
       active: (T,) bool, the indices that may be above zero.
+      rounding: an error that is as good as none.
       max_iterations: systems to solve at most.
 
     Returns:
       (T,) z, its error, and the number of systems solved.
     """
-    rounding = jnp.finfo(offset.dtype).eps * jnp.max(jnp.abs(offset), where=active, initial=0)
 
     def step(now: _Search) -> _Search:
         # From z on, so that to solve for the same support again is refinement.
@@ -151,7 +157,7 @@ def _search(
         share = jnp.min(room)
         stopped = falling & (room <= share)
         points = jnp.stack([now.z + part * (goal - now.z) for part in (1, 0.5, share)])
-        # Rounding must leave nothing of what stopped the third.
+        # Rounding must leave nothing of what stopped the third; any point will do for the others.
         points = jnp.where(stopped[None], 0, jnp.maximum(points, 0))
         # What f rises by, from the step: the difference of two values of f would be rounding.
         steps = points - now.z[None]
@@ -162,7 +168,7 @@ def _search(
         wanted = active & ((z > 0) | (slopes < -len(offset) * rounding))
         shrinks = jnp.any(falling) & (best == 2)
         support = jnp.where(shrinks, now.support & ~stopped, wanted)
-        error = _error(z, slopes, active)
+        error = violation(z, slopes, active)
         # The support found, its digits are worth a system each for as long as they come fast.
         settled = jnp.all(support == now.support) & ~jnp.any(falling) & (error > now.error / 2)
         return _Search(support, z, error, now.iterations + 1, (error > rounding) & ~settled)

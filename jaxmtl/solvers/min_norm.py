@@ -11,6 +11,7 @@ from jaxmtl._typing import Array
 from jaxmtl.solvers.complementarity import complementarity
 from jaxmtl.solvers.scaling import equilibrate, reciprocal_length
 
+# With 16, vectors that cancel (T = 64 of rank 16) were left far from their shortest combination.
 _MAX_SUPPORT_CHANGES = 32
 
 

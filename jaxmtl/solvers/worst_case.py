@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmtl._typing import Array
-from jaxmtl.solvers.complementarity import Complementarity, solve_on
+from jaxmtl.solvers.complementarity import Complementarity, solve_on, violation
 from jaxmtl.solvers.scaling import equilibrate
 
 # Exchanges of many indices at a time that may fail to leave fewer wrong, before one goes at a time.
@@ -108,7 +108,7 @@ def worst_case(
         # The root of a small radius is lost in rounding; its length is known all the same.
         reached = z @ (scaled @ z)
         z *= jnp.where(reached > reach, jnp.sqrt(reach / jnp.where(reached > 0, reached, 1)), 1)
-        slack = jnp.where(present, jnp.minimum(z, scaled @ z + mean - t * scale), 0)
         size = jnp.max(jnp.abs(mean))
-        residual = jnp.max(jnp.abs(slack)) / jnp.where(size > 0, size, 1)
+        wrong = violation(z, scaled @ z + mean - t * scale, present)
+        residual = wrong / jnp.where(size > 0, size, 1)
     return Complementarity(z * scale, residual, iterations)

@@ -7,6 +7,7 @@ import pytest
 import scipy.optimize
 
 from jaxmtl.solvers import complementarity, equilibrate
+from tests.references import wide_spectrum
 
 solve = jax.jit(complementarity)
 
@@ -55,9 +56,7 @@ def test_of_any_rank(num, ranks):
 def test_of_a_wide_spectrum(num):
     """Eigenvalues from 1 to 1e-5: the support changes often before it is the right one."""
     for seed in range(20):
-        rng = np.random.default_rng(seed)
-        left, right = (np.linalg.qr(rng.normal(size=(num, num)))[0] for _ in range(2))
-        matrix, offset, a, target = problem(left * np.logspace(0, -2.5, num) @ right, seed + 100)
+        matrix, offset, a, target = problem(wide_spectrum(seed, num), seed + 100)
         found = solve(matrix, offset)
         z, _ = scipy.optimize.nnls(a.T, target)
         error = np.linalg.norm(np.asarray(found.z, np.float64) @ a - z @ a)

@@ -7,7 +7,7 @@ import pytest
 import scipy.optimize
 
 from jaxmtl.solvers import dual_cone
-from tests.references import J2, J3, gradients, relative_error
+from tests.references import J2, J3, gradients, relative_error, wide_spectrum
 
 project = jax.jit(dual_cone)
 
@@ -52,9 +52,7 @@ def test_two_vectors_of_any_angle(across, length):
 @pytest.mark.parametrize("seed", [5, 7, 19])
 def test_each_of_many_vectors_with_a_wide_spectrum(seed):
     """Eigenvalues from 1 to 1e-5; many indices fall below zero on a support, and it stays."""
-    rng = np.random.default_rng(seed)
-    left, right = (np.linalg.qr(rng.normal(size=(32, 32)))[0] for _ in range(2))
-    j = (left * np.logspace(0, -2.5, 32) @ right).astype(np.float32).astype(np.float64)
+    j = wide_spectrum(seed, 32).astype(np.float32).astype(np.float64)
     found = project(jnp.asarray(j @ j.T, jnp.float32), jnp.eye(32) / 32)
     assert found.residual.max() < 2e-5
     for weights, u in zip(found.z, np.eye(32) / 32, strict=True):
