@@ -10,6 +10,7 @@ from jax import lax
 from jaxmtl._checks import leaf_path
 from jaxmtl._cpu_layouts import laid_out, largest_result, on_one_cpu
 from jaxmtl._gram import reciprocal
+from jaxmtl._programs import rewritten_or_plain
 from jaxmtl._task_rows import task_rows
 from jaxmtl._typing import Array, PyTree
 from jaxmtl._xla_cpu import warn_if_miscompiled
@@ -143,13 +144,24 @@ def pull_back_weights(at: Linearised, weights: Array) -> PyTree:
 def pull_back_each(at: Linearised, chunk_size: int | None) -> PyTree:
     """Stack the gradients of the single losses: all at once, or in chunks one after the other."""
 
-    def for_each(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
+    def side_by_side(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
         if chunk_size is not None:
             return lax.map(function, rows, batch_size=chunk_size)
-        first = jax.tree.map(lambda leaf: leaf[0], rows)
-        if on_one_cpu() and at.num_tasks * largest_result(function, first) >= CACHE:
-            # Two in a turn, since each keeps less than all cores busy.
-            return lax.scan(lambda _, row: (None, function(row)), None, rows, unroll=2)[1]
         return jax.vmap(function)(rows)
 
-    return laid_out(lambda: task_rows(at.pull_back, at.losses, for_each))()
+    def for_each(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
+        if chunk_size is None and on_one_cpu():
+            first = jax.tree.map(lambda leaf: leaf[0], rows)
+            if at.num_tasks * largest_result(function, first) >= CACHE:
+                # Two in a turn, since each keeps less than all cores busy.
+                return lax.scan(lambda _, row: (None, function(row)), None, rows, unroll=2)[1]
+        return side_by_side(function, rows)
+
+    def by_rows() -> PyTree:
+        return task_rows(at.pull_back, at.losses, for_each)
+
+    def plain() -> PyTree:
+        units = jnp.eye(at.num_tasks)
+        return side_by_side(lambda unit: at.pull_back(like_losses(unit, at.losses)), units)
+
+    return rewritten_or_plain(laid_out(by_rows), plain)

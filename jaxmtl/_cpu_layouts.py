@@ -9,17 +9,29 @@ and the result after; where they are few, a product for each is faster.
 """
 
 import collections
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Var, jaxpr_as_fun
-from jax.extend.core.primitives import conv_general_dilated_p, dot_general_p, transpose_p
+
+from jaxmtl._programs import (
+    HOLDERS,
+    is_program,
+    is_variable,
+    opened,
+    operations,
+    read_program,
+    rewritten_or_plain,
+    run_program,
+)
 
 # Of more rows, the copies cost less than the products one by one, and than compiling them.
 _FEW_ROWS = 8
+# What is known of a product; one with further parameters is left as it is.
+_OF_A_PRODUCT = {"dimension_numbers", "precision", "preferred_element_type", "out_sharding"}
 
 
 def on_one_cpu() -> bool:
@@ -32,53 +44,53 @@ def laid_out(function: Callable[..., Any]) -> Callable[..., Any]:
     if jax.default_backend() != "cpu":
         return function
 
-    def evaluate(*args: Any) -> Any:
-        program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-        results = jaxpr_as_fun(_rewritten(program))(*jax.tree.leaves(args))
+    def rewritten(*args: Any) -> Any:
+        program, constants, shapes = read_program(function, *args)
+        results = run_program(_rewritten(program), constants, jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    def evaluate(*args: Any) -> Any:
+        ways = (functools.partial(way, *args) for way in (rewritten, function))
+        return rewritten_or_plain(*ways)
 
     return evaluate
 
 
 def largest_result(function: Callable[..., Any], *args: Any) -> int:
     """The size in bytes of the largest array that a function computes on its way."""
-
-    def sizes(jaxpr: Any) -> Iterator[int]:
-        for eqn in jaxpr.eqns:
-            yield from (var.aval.size * var.aval.dtype.itemsize for var in eqn.outvars)
-            for inner in jax.tree.leaves(list(eqn.params.values())):
-                inner = getattr(inner, "jaxpr", inner)
-                if isinstance(inner, Jaxpr):
-                    yield from sizes(inner)
-
-    return max(sizes(jax.make_jaxpr(function)(*args).jaxpr), default=0)
+    program, _, _ = read_program(function, *args)
+    results = [var.aval for eqn in operations(program) for var in eqn.outvars]
+    return max((aval.size * aval.dtype.itemsize for aval in results), default=0)
 
 
 def _rewritten(part: Any) -> Any:
     """Rewrite a program, or the programs within a parameter of an operation."""
     if type(part) is tuple:
         return tuple(map(_rewritten, part))
-    if isinstance(part, ClosedJaxpr):
-        return part.replace(jaxpr=_rewritten(part.jaxpr))
-    if not isinstance(part, Jaxpr):
+    if not is_program(part):
         return part
+    if opened(part) is not part:
+        return part.replace(jaxpr=_rewritten(opened(part)))
     eqns: list[Any] = []
     for eqn in part.eqns:
-        params = {name: _rewritten(value) for name, value in eqn.params.items()}
-        is_convolution = eqn.primitive is conv_general_dilated_p
-        eqns.append(_with_features_last(eqn) if is_convolution else eqn.replace(params=params))
+        if eqn.primitive.name in HOLDERS:
+            params = {name: _rewritten(value) for name, value in eqn.params.items()}
+            eqn = eqn.replace(params=params)
+        elif eqn.primitive.name == "conv_general_dilated":
+            eqn = _with_features_last(eqn)
+        eqns.append(eqn)
     return part.replace(eqns=_with_products_turned(eqns, part.outvars))
 
 
 def _with_products_turned(eqns: list[Any], results: list[Any]) -> list[Any]:
     """Products that give at once what a transpose makes of them, where nothing else reads them."""
     read = [var for eqn in eqns for var in eqn.invars] + results
-    times_read = collections.Counter(var for var in read if isinstance(var, Var))
-    products = {eqn.outvars[0]: eqn for eqn in eqns if eqn.primitive is dot_general_p}
+    times_read = collections.Counter(filter(is_variable, read))
+    products = {eqn.outvars[0]: eqn for eqn in eqns if eqn.primitive.name == "dot_general"}
     kept = {}
     for eqn in eqns:
         kept[id(eqn)] = eqn
-        if eqn.primitive is not transpose_p or times_read[eqn.invars[0]] != 1:
+        if eqn.primitive.name != "transpose" or times_read[eqn.invars[0]] != 1:
             continue
         product = products.get(eqn.invars[0])
         turned = None if product is None else _turned(product, eqn.params["permutation"])
@@ -90,30 +102,33 @@ def _with_products_turned(eqns: list[Any], results: list[Any]) -> list[Any]:
 
 def _turned(product: Any, order: tuple[int, ...]) -> Any | None:
     """B^T A^T for (A B)^T, or for each of a few rows A_t of A; None for all other orders."""
-    summed, batch = product.params["dimension_numbers"]
-    if batch[0] or product.params.get("out_sharding") is not None:
+    params = dict(product.params)
+    summed, batch = params["dimension_numbers"]
+    if batch[0] or params.get("out_sharding") is not None or params.keys() - _OF_A_PRODUCT:
         return None
+    if type(params["precision"]) is tuple:  # one for each side
+        params["precision"] = params["precision"][::-1]
     left, right = (var.aval.ndim - len(summed[0]) for var in product.invars)
     lefts, rights = range(left), range(left, left + right)
     if order == (*rights, *lefts):
-        params = product.params | {"dimension_numbers": (summed[::-1], batch)}
+        params["dimension_numbers"] = (summed[::-1], batch)
         return product.replace(invars=product.invars[::-1], params=params)
     if order != (0, *rights, *lefts[1:]) or 0 in summed[0]:
         return None
     if not 0 < product.invars[0].aval.shape[0] <= _FEW_ROWS:
         return None
     of_row = tuple(axis - 1 for axis in summed[0])
-    params = product.params | {"dimension_numbers": ((summed[1], of_row), batch)}
+    params["dimension_numbers"] = ((summed[1], of_row), batch)
 
     def of_each(stack: Any, shared: Any) -> Any:
-        return jnp.stack([dot_general_p.bind(shared, row, **params) for row in stack])
+        return jnp.stack([product.primitive.bind(shared, row, **params) for row in stack])
 
     return _operation(of_each, product)
 
 
 def _operation(function: Callable[..., Any], eqn: Any) -> Any:
     """A function in place of an operation of a program."""
-    program = jax.make_jaxpr(jax.jit(function))(*(var.aval for var in eqn.invars))
+    program, _, _ = read_program(jax.jit(function), *(var.aval for var in eqn.invars))
     return program.eqns[0].replace(invars=eqn.invars, outvars=eqn.outvars)
 
 

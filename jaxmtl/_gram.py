@@ -75,34 +75,31 @@ def _whole_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
 
 
 def _gramian_of_few(leaves: Sequence[Array]) -> Array:
-    """Products of every pair of a few rows, in one pass over each leaf, added up as a tree.
+    """Products of every pair of a few rows, in one pass over each leaf, added up by halves.
 
     A matrix product is far from what the memory could deliver where it has a handful of rows. From
-    five on the product is no slower: the pairs then no longer fit one pass.
+    five on the product is no slower: the pairs then no longer fit one pass. The order of the sum is
+    that of this program, not the compiler's, and its rounding errors are the smallest there are.
     """
     dtype = solve_dtype(leaves)
+    tasks = range(len(leaves[0]))
+    order = {pair: n for n, pair in enumerate(_pairs(len(tasks)))}
+    index = jnp.array([[order[min(i, j), max(i, j)] for j in tasks] for i in tasks])
     sums, ends = [], []
     for matrix in _joined(leaves, dtype):
         size = matrix.shape[1]
         whole = size // _TILE * _TILE if size >= 8 * _TILE else 0
         ends.append(matrix[:, whole:].astype(dtype))
         if whole:
-            sums.append(_sums_of_products(matrix[:, :whole].astype(dtype)))
+            of_pairs = jnp.stack(_sums_of_products(matrix[:, :whole].astype(dtype)))
+            sums.append(of_pairs.reshape(len(order), -1)[index])
     end = jnp.concatenate(ends, axis=1)
-    total = _blockwise_gramian(end, end, dtype)
-    if not sums:
-        return total
-    tree = [jnp.concatenate(of_pair) for of_pair in zip(*sums, strict=True)]
-    depth = max(0, round(math.log(len(tree[0]), 8)) - 2)
-    missing = -len(tree[0]) % 8**depth
-    shape = (-1, *[8] * depth, 16)
-    tree = [jnp.pad(of_pair, ((0, missing), (0, 0))).reshape(shape) for of_pair in tree]
-    for axis in range(depth, -1, -1):
-        tree = _add_up(tree, axis)
-    tasks = range(len(total))
-    order = {pair: n for n, pair in enumerate(_pairs(len(total)))}
-    index = jnp.array([[order[min(i, j), max(i, j)] for j in tasks] for i in tasks])
-    return total + jnp.sum(jnp.stack(tree), axis=1)[index]
+    terms = jnp.concatenate([*sums, end[:, None] * end[None]], axis=2)
+    missing = (1 << max(terms.shape[2] - 1, 0).bit_length()) - terms.shape[2]
+    terms = jnp.pad(terms, ((0, 0), (0, 0), (0, missing)))
+    while terms.shape[2] > 1:
+        terms = sum(jnp.split(terms, 2, axis=2))
+    return terms[:, :, 0]
 
 
 def _pairs(num_tasks: int) -> list[tuple[int, int]]:
@@ -131,18 +128,18 @@ def _add_up(arrays: list[Array], axis: int) -> list[Array]:
 
 
 def _blockwise_gramian(left: Array, right: Array, dtype: jnp.dtype) -> Array:
-    """Sum the Gramians of blocks of columns, about sqrt(P)/4 blocks of 4 sqrt(P) columns.
+    """Sum the Gramians of blocks of columns, and what each addition rounds off (Kahan's sum).
 
-    XLA's CPU product of a (T, P) with a (P, T) matrix adds up one column after the other. Its
-    rounding errors on almost orthogonal gradients then grow with the sum of the absolute partial
-    sums; with as many blocks as columns in them, give or take, they are smallest. A few columns are
-    one block, since a loop takes longer to compile; of many, blocks of fewer than 2048 cost more in
-    the steps of the loop than they gain.
+    XLA's CPU product of a (T, P) with a (P, T) matrix adds up one column after the other: its
+    rounding errors on almost orthogonal gradients grow with the sum of the absolute partial sums,
+    and so with the columns of a block. A few columns are one block, since a loop takes longer to
+    compile; of many, blocks of fewer than 512 to 2048 cost more in the steps of the loop than they
+    gain.
     """
     num_tasks, size = left.shape
     block = 2 ** round(math.log2(4 * math.sqrt(max(size, 1))))
     if size > 4096:
-        block = max(block, 2048)
+        block = min(max(block, 512), 2048)
     # Three products of halves make a symmetric matrix with less work than one of the whole, and
     # use the cores that a product of a few rows does not; large ones use them all the same.
     cut = num_tasks // 2 if left is right and 16 <= num_tasks <= 64 else num_tasks
@@ -153,13 +150,19 @@ def _blockwise_gramian(left: Array, right: Array, dtype: jnp.dtype) -> Array:
         pairs = [(a, b)] if cut == num_tasks else [(top, top), (top, bottom), (bottom, bottom)]
         return [_contract(x, y, _OVER_COLUMNS, dtype) for x, y in pairs]
 
-    def add_block(index: Array, totals: list[Array]) -> list[Array]:
-        return [t + p for t, p in zip(totals, of_columns(index * block, block), strict=True)]
+    def add_block(index: Array, carry: tuple[list[Array], list[Array]]) -> Any:
+        """Add what a block makes, and what the last addition rounded off (Kahan's sum)."""
+        totals, lost = carry
+        parts = [p + x for p, x in zip(of_columns(index * block, block), lost, strict=True)]
+        sums = [t + p for t, p in zip(totals, parts, strict=True)]
+        lost = [p - (s - t) for p, s, t in zip(parts, sums, totals, strict=True)]
+        return sums, lost
 
     count, rest = divmod(size, block) if size > 128 else (0, size)
     totals = of_columns(size - rest, rest)
     if count:
-        totals = lax.fori_loop(0, count, add_block, totals)
+        none = [jnp.zeros_like(total) for total in totals]
+        totals, _ = lax.fori_loop(0, count, add_block, (totals, none))
     if len(totals) == 1:
         return totals[0]
     of_top, across, of_bottom = totals

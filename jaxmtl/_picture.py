@@ -57,7 +57,7 @@ def _draw_columns(report: "Report", colors: list[Any]) -> Any:
         for axis in (loss, share):
             axis.set_prop_cycle(color=colors)
         losses = {n: o.losses[:, :, i].mean(axis=1) for n, o in report.outcomes.items()}
-        plot_curves(losses, loss, window=window, log=min(map(np.min, losses.values())) > 0)
+        plot_curves(losses, loss, window=window, log=bool(min(map(np.min, losses.values())) > 0))
         loss.set_title(f"{task}: training loss")
         shares = {n: _shares(o)[:, :, i].mean(axis=1) for n, o in report.outcomes.items()}
         plot_curves(shares, share, window=window, log=True)

@@ -1,14 +1,14 @@
-"""Which parameters the tasks share, read off the program of the losses."""
+"""Which parameters the tasks share, by where the way back from each loss arrives."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.interpreters import partial_eval
+from jax.custom_derivatives import SymbolicZero
 
 from jaxmtl._checks import leaf_path
-from jaxmtl._typing import PyTree
+from jaxmtl._typing import Array, PyTree
 
 
 def shared_leaves(fun: Callable[..., Any], params: PyTree, *args: Any, **kwargs: Any) -> PyTree:
@@ -41,30 +41,53 @@ def shared_leaves(fun: Callable[..., Any], params: PyTree, *args: Any, **kwargs:
       >>> jaxmtl.shared_leaves(losses_fn, params, jnp.ones(2))
       {'head_a': False, 'head_b': False, 'trunk': True}
     """
-    counts = [0] * len(jax.tree.leaves(params))
+    leaves, treedef = jax.tree.flatten(params)
 
-    def derivatives(params: PyTree, tangents: PyTree, args: Any, kwargs: Any) -> list[Any]:
-        def losses(params: PyTree) -> PyTree:
-            return jax.tree.map(jnp.asarray, fun(params, *args, **kwargs))
-
-        values, slopes = jax.jvp(losses, (params,), (tangents,))
+    def losses(leaves: list[Array], args: Any, kwargs: Any) -> list[Array]:
+        values = fun(jax.tree.unflatten(treedef, leaves), *args, **kwargs)
+        values = jax.tree.map(jnp.asarray, values)
         for path, value in jax.tree.leaves_with_path(values):
             if value.ndim:
                 raise ValueError(
                     f"The loss {leaf_path(path)!r} has shape {value.shape}, but to see what each"
                     " loss depends on, the function must return a tree of scalars, such as a dict."
                 )
-        return jax.tree.leaves(slopes)
+        return jax.tree.leaves(values)
 
-    jaxpr = jax.make_jaxpr(derivatives)(params, params, args, kwargs).jaxpr
-    num_losses = len(jaxpr.outvars)
+    num_losses = len(jax.eval_shape(losses, leaves, args, kwargs))
     if num_losses < 2:
         raise ValueError(f"Nothing can be shared: the function returned {num_losses} losses.")
-    for i in range(num_losses):
-        wanted = [j == i for j in range(num_losses)]
-        # What is left after dropping all that this derivative does not need.
-        _, used = partial_eval.dce_jaxpr(jaxpr, wanted)
-        of_tangents = used[len(counts) : 2 * len(counts)]
-        counts = [count + u for count, u in zip(counts, of_tangents, strict=True)]
-    treedef = jax.tree.structure(params)
+    reached = [_reached(losses, number, leaves, args, kwargs) for number in range(num_losses)]
+    counts = [sum(place in places for places in reached) for place in range(len(leaves))]
     return jax.tree.unflatten(treedef, [count > 1 for count in counts])
+
+
+def _reached(losses: Callable[..., list[Array]], number: int, leaves: Any, *rest: Any) -> set[int]:
+    """The places among the leaves at which the backward pass of one of the losses arrives."""
+    reached: set[int] = set()
+
+    def loss(leaves: list[Array], *rest: Any) -> Array:
+        watched = [_watched(leaf, reached, place) for place, leaf in enumerate(leaves)]
+        return losses(watched, *rest)[number]
+
+    jax.eval_shape(jax.grad(loss), leaves, *rest)
+    return reached
+
+
+def _watched(leaf: Array, reached: set[int], place: int) -> Array:
+    """The same leaf; its place is noted where a backward pass brings it more than a zero.
+
+    JAX knows the zeros that follow from the structure of the function, and carries them as such.
+    """
+
+    @jax.custom_vjp
+    def same(leaf: Array) -> Array:
+        return leaf
+
+    def arrive(_: None, cotangent: Any) -> tuple[Any]:
+        if not isinstance(cotangent, SymbolicZero):
+            reached.add(place)
+        return (cotangent,)
+
+    same.defvjp(lambda leaf: (leaf.value, None), arrive, symbolic_zeros=True)
+    return same(leaf)

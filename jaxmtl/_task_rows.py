@@ -5,15 +5,15 @@ head, a decoder, a batch of its own. That part is run once, not T times. Only fr
 contributions of several losses have met are there T rows of them to carry on.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Var, jaxpr_as_fun
-from jax.extend.core.primitives import jit_p
 
+from jaxmtl._programs import is_variable, opened, read_program, run_program
 from jaxmtl._typing import Array, PyTree
 
 # How the way back from losses that were stacked begins, in this and earlier versions of JAX.
@@ -40,32 +40,31 @@ def task_rows(
       The gradient, with a leading axis of size T.
     """
     leaves = jax.tree.leaves(losses)
-    whole, gradient = jax.make_jaxpr(pull_back, return_shape=True)(losses)
+    whole, of_whole, gradient = read_program(pull_back, losses)
     # What is jitted within shows its parts only when they are written out.
-    program = jax.make_jaxpr(lambda *cotangents: _run_inlined(whole, cotangents))(*leaves)
-    jaxpr = program.jaxpr
-    values: dict[Any, Array | Rows] = dict(zip(jaxpr.constvars, program.consts, strict=True))
+    program, constants, _ = read_program(functools.partial(_run_inlined, whole, of_whole), leaves)
+    values: dict[Any, Array | Rows] = dict(zip(program.constvars, constants, strict=True))
     num_tasks = len(leaves)
     if leaves[0].ndim:
         num_tasks = leaves[0].size
-        values[jaxpr.invars[0]] = Rows(enumerate(np.eye(num_tasks, dtype=leaves[0].dtype)))
+        values[program.invars[0]] = Rows(enumerate(np.eye(num_tasks, dtype=leaves[0].dtype)))
     else:
-        for task, (var, leaf) in enumerate(zip(jaxpr.invars, leaves, strict=True)):
+        for task, (var, leaf) in enumerate(zip(program.invars, leaves, strict=True)):
             values[var] = Rows({task: jnp.ones_like(leaf)})
     shared = []
-    for eqn in jaxpr.eqns:
-        own = _by_task(jaxpr, eqn, values)
+    for eqn in program.eqns:
+        own = _by_task(program, eqn, values)
         if own is None:
             shared.append(eqn)
         else:
             values |= zip(eqn.outvars, own, strict=True)
 
     met = [var for var in _read_by(shared) if isinstance(values.get(var), Rows)]
-    results = [var for var in jaxpr.outvars if isinstance(var, Var)]
+    results = [var for var in program.outvars if is_variable(var)]
     found = [var for var in dict.fromkeys(results) if var not in values]
 
     def of_task(row: Sequence[Array]) -> list[Array]:
-        return _run(jaxpr, shared, found, values | dict(zip(met, row, strict=True)))
+        return _run(program, shared, found, values | dict(zip(met, row, strict=True)))
 
     stacks: dict[Any, Array] = {}
     if found:
@@ -73,13 +72,13 @@ def task_rows(
         stacks = dict(zip(found, stacked, strict=True))
     rows = [
         stacks[var] if var in found else _stack(_value(var, values), num_tasks)
-        for var in jaxpr.outvars
+        for var in program.outvars
     ]
     return jax.tree.unflatten(jax.tree.structure(gradient), rows)
 
 
 def _by_task(
-    jaxpr: Jaxpr, eqn: Any, values: dict[Any, Array | Rows]
+    program: Any, eqn: Any, values: dict[Any, Array | Rows]
 ) -> Sequence[Array | Rows] | None:
     """The results of an operation; None if it comes after contributions of tasks have met."""
     inputs = {var: values.get(var) for var in _read_by([eqn])}
@@ -88,17 +87,17 @@ def _by_task(
     if any(value is None for value in inputs.values()):
         return None
     if not tasks:
-        return _run(jaxpr, [eqn], eqn.outvars, inputs)
+        return _run(program, [eqn], eqn.outvars, inputs)
     if len(tasks) == 1:
         [task] = tasks
         own = {var: v[task] if isinstance(v, Rows) else v for var, v in inputs.items()}
-        return [Rows({task: result}) for result in _run(jaxpr, [eqn], eqn.outvars, own)]
+        return [Rows({task: result}) for result in _run(program, [eqn], eqn.outvars, own)]
     if eqn.primitive.name == "add_any" and len(rows) == 2:
         left, right = rows
         both = {task: left[task] + right[task] for task in left.keys() & right.keys()}
         return [Rows(left | right | both)]
     if eqn.primitive.name in TAKE_APART and isinstance(rows[0][tasks[0]], np.ndarray):
-        parts = {task: _constant(jaxpr, eqn, row) for task, row in rows[0].items()}
+        parts = {task: _constant(program, eqn, row) for task, row in rows[0].items()}
         return [
             Rows({task: part[i] for task, part in parts.items() if np.any(part[i])})
             for i in range(len(eqn.outvars))
@@ -106,42 +105,45 @@ def _by_task(
     return None
 
 
-def _run(jaxpr: Jaxpr, eqns: list[Any], results: list[Any], values: dict[Any, Any]) -> list[Array]:
+def _run(program: Any, eqns: list[Any], results: list[Any], values: dict[Any, Any]) -> list[Array]:
     """Run a part of a program."""
     read = [var for var in _read_by(eqns) if var in values]
-    part = jaxpr.replace(constvars=(), invars=read, outvars=results, eqns=eqns)
-    return jaxpr_as_fun(ClosedJaxpr(part, ()))(*(values[var] for var in read))
+    part = program.replace(constvars=(), invars=read, outvars=results, eqns=eqns)
+    return run_program(part, (), [values[var] for var in read])
 
 
-def _constant(jaxpr: Jaxpr, eqn: Any, row: np.ndarray) -> list[np.ndarray]:
+def _constant(program: Any, eqn: Any, row: np.ndarray) -> list[np.ndarray]:
     """Run an operation of one input on numbers that are known, also while a function is traced."""
     with jax.ensure_compile_time_eval():
-        return [np.asarray(x) for x in _run(jaxpr, [eqn], eqn.outvars, {eqn.invars[0]: row})]
+        return [np.asarray(x) for x in _run(program, [eqn], eqn.outvars, {eqn.invars[0]: row})]
 
 
-def _run_inlined(program: ClosedJaxpr, arguments: Sequence[Array]) -> list[Array]:
+def _run_inlined(
+    program: Any, constants: Sequence[Array], arguments: Sequence[Array]
+) -> list[Array]:
     """Run a program, and the jitted ones within it operation by operation."""
-    jaxpr = program.jaxpr
-    values = dict(zip(jaxpr.constvars, program.consts, strict=True))
-    values |= zip(jaxpr.invars, arguments, strict=True)
-    for eqn in jaxpr.eqns:
+    values = dict(zip(program.constvars, constants, strict=True))
+    values |= zip(program.invars, arguments, strict=True)
+    for eqn in program.eqns:
         placed = (*eqn.params.get("in_shardings", ()), *eqn.params.get("out_shardings", ()))
-        if eqn.primitive is jit_p and not any(isinstance(s, jax.sharding.Sharding) for s in placed):
+        is_placed = any(isinstance(s, jax.sharding.Sharding) for s in placed)
+        if eqn.primitive.name == "jit" and not is_placed:
             inputs = [_value(var, values) for var in eqn.invars]
-            results = _run_inlined(eqn.params["jaxpr"], inputs)
+            jitted = eqn.params["jaxpr"]
+            results = _run_inlined(opened(jitted), jitted.consts, inputs)
         else:
-            results = _run(jaxpr, [eqn], eqn.outvars, values)
+            results = _run(program, [eqn], eqn.outvars, values)
         values |= zip(eqn.outvars, results, strict=True)
-    return [_value(var, values) for var in jaxpr.outvars]
+    return [_value(var, values) for var in program.outvars]
 
 
 def _read_by(eqns: list[Any]) -> list[Any]:
-    return list(dict.fromkeys(v for eqn in eqns for v in eqn.invars if isinstance(v, Var)))
+    return list(dict.fromkeys(v for eqn in eqns for v in eqn.invars if is_variable(v)))
 
 
 def _value(var: Any, values: dict[Any, Any]) -> Any:
     """What a variable or a literal holds; None where that is not known yet."""
-    return values.get(var) if isinstance(var, Var) else np.asarray(var.val, var.aval.dtype)
+    return values.get(var) if is_variable(var) else np.asarray(var.val, var.aval.dtype)
 
 
 def _stack(value: Array | Rows, num_tasks: int) -> Array:

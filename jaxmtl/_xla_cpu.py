@@ -32,9 +32,7 @@ def use_safe_cpu_compiler() -> None:
     """
     if not _is_affected() or _is_decided():
         return
-    from jax._src import xla_bridge  # no public function tells whether a backend exists
-
-    if xla_bridge.backends_are_initialized():
+    if _has_read_its_flags():
         raise RuntimeError(
             "use_safe_cpu_compiler() came too late: JAX reads the compiler's flags before the first"
             " computation, and one has run. Restart, and call it right after the imports."
@@ -58,6 +56,19 @@ def warn_if_miscompiled() -> None:
 def _is_affected() -> bool:
     numbers = tuple(int(part) for part in jaxlib.__version__.split(".")[:3] if part.isdigit())
     return numbers >= FIRST_AFFECTED
+
+
+def _has_read_its_flags() -> bool:
+    """Whether JAX has started; no function of its own says so, but then this setting is refused."""
+    devices = getattr(jax.config, "jax_num_cpu_devices", None)
+    if devices is None:  # in a JAX without that setting nobody can tell
+        return False
+    try:
+        for number in (devices + 2, devices):
+            jax.config.update("jax_num_cpu_devices", number)
+    except RuntimeError:
+        return True
+    return False
 
 
 def _is_decided() -> bool:

@@ -1,5 +1,7 @@
 """The direction that has the same cosine with every gradient."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 
 from jaxmtl._gram import reciprocal
@@ -8,7 +10,21 @@ from jaxmtl.solvers.pseudo_solve import pseudo_solve
 from jaxmtl.solvers.scaling import equilibrate
 
 
-def equal_cosines(gramian: Array, ratios: Array | None = None) -> tuple[Array, Array]:
+class EqualCosines(NamedTuple):
+    """Weights of the direction of equal cosines, and what they reach.
+
+    Attributes:
+      weights: (T,) w.
+      products: (T,) inner products (G w)_i: where the gradients are independent, the norms.
+      square: w' G w, the squared length of that direction.
+    """
+
+    weights: Array
+    products: Array
+    square: Array
+
+
+def equal_cosines(gramian: Array, ratios: Array | None = None) -> EqualCosines:
     """Solve D^-1 C^+ 1, or D^-1 C^+ r where the cosines are to be in the ratios r.
 
     Args:
@@ -16,8 +32,7 @@ def equal_cosines(gramian: Array, ratios: Array | None = None) -> tuple[Array, A
       ratios: (T,) r; ones if None.
 
     Returns:
-      (T,) weights of that direction, and (T,) products (G w)_i: where the gradients are
-      independent, the norms.
+      An ``EqualCosines``.
     """
     scaled, scale = equilibrate(gramian)
     length = jnp.sqrt(jnp.diagonal(scaled))
@@ -26,6 +41,11 @@ def equal_cosines(gramian: Array, ratios: Array | None = None) -> tuple[Array, A
     wanted = jnp.sign(length) if ratios is None else jnp.sign(length) * ratios
     x = pseudo_solve(cosines, wanted)
     # Gradients that cancel have no such direction, and what is left of one is rounding.
-    noise = 8 * len(wanted) * jnp.finfo(x.dtype).eps * (wanted @ wanted)
-    x = jnp.where(wanted @ x > noise, x, 0)
-    return x * per_length * scale, length / scale * (cosines @ x)
+    few_roundings = 8 * len(wanted) * jnp.finfo(x.dtype).eps
+    x = jnp.where(wanted @ x > few_roundings * (wanted @ wanted), x, 0)
+    # C x is a sum of large numbers that cancel: a difference from what was wanted that its rounding
+    # explains is none. And x' C x is x' r also where C is singular.
+    reached = cosines @ x
+    is_reached = jnp.abs(reached - wanted) <= few_roundings * (jnp.abs(cosines) @ jnp.abs(x))
+    reached = jnp.where(is_reached, wanted, reached)
+    return EqualCosines(x * per_length * scale, length / scale * reached, wanted @ x)

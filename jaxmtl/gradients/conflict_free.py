@@ -56,12 +56,12 @@ def conflict_free(
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         ratios = None if wanted.vector is None else preferences(wanted, given)
-        weights, products = equal_cosines(given.gramian, ratios)
+        weights, products, square = equal_cosines(given.gramian, ratios)
         reach = products  # n_i cos(g_i, u), up to the length of J'weights
         if length != "projection":
             norms = jnp.sqrt(jnp.diagonal(given.gramian))
             reach = _common(norms, length) * products * reciprocal(norms)
-        return weights * jnp.sum(reach) * reciprocal(weights @ products), state
+        return weights * jnp.sum(reach) * reciprocal(square), state
 
     reads = frozenset({"gramian"})
     return make_balancer(Weighting(lambda dtype: (), update, reads, wanted.num_tasks, wanted.names))

@@ -52,7 +52,7 @@ def imtl(num_tasks: int, *, optimizer: optax.GradientTransformation | None = Non
 
     def update(given: Given, state: Learned) -> tuple[Array, Learned]:
         scale, state = learned_scale.update(given, state)
-        weights, _ = equal_cosines(given.gramian)
+        weights = equal_cosines(given.gramian).weights
         return weights * reciprocal(jnp.sum(weights / scale)), state
 
     reads = learned_scale.reads | {"gramian"}

@@ -43,7 +43,7 @@ def imtl_g(*, num_tasks: int | None = None) -> Balancer:
     """
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
-        weights, _ = equal_cosines(given.gramian)
+        weights = equal_cosines(given.gramian).weights
         return weights * reciprocal(jnp.sum(weights)), state
 
     return make_balancer(
