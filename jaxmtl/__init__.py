@@ -1,21 +1,48 @@
 """Balance several losses in JAX: every method a pure function and an optax transformation.
 
 losses -> per-task gradients -> (Gramian, losses) -> task weights -> combined gradient -> optax
+
+Gradients of several losses
+    ``value_and_task_grads``, ``value_and_balanced_grad``, ``value_and_features_grad``,
+    ``shared_leaves``, ``masked_mean``, ``use_safe_cpu_compiler``
+Methods whose weights come from the losses, or from nothing
+    ``equal``, ``static``, ``initial_loss``, ``prior_loss``, ``real_time_loss``, ``uncertainty``
+    (``uncertainty_loss``), ``imtl_l``, ``gls``, ``dwa``, ``rlw``, ``famo`` (``famo_after_step``),
+    ``softadapt``, ``relobralo``, ``tchebycheff``, ``stch``, ``pbi``, ``cosmos``
+Methods whose weights come from the gradients
+    ``gradnorm``, ``normalize``, ``lr_annealing``, ``ntk`` (``ntk_traces``), ``vqgan_adaptive``,
+    ``pcgrad``, ``gradvac``, ``mgda``, ``epo``, ``upgrad``, ``dualproj``, ``cagrad``, ``nash_mtl``,
+    ``fairgrad``, ``imtl_g``, ``imtl``, ``conflict_free``, ``aligned_mtl``, ``krum``; with averages
+    or further batches ``moco``, ``modo``, ``sdmgrad``, ``db_mtl``, ``excess_mtl``; coordinate by
+    coordinate ``graddrop``, ``trimmed_mean``
+Combinators, from balancer to balancer
+    ``on_shared``, ``prioritise``, ``with_fixed``, ``every``, ``smooth``, ``warm_up``,
+    ``report_only``; before a balancer in a chain ``per_task``
+Reading a state
+    ``find_state``, ``by_task``, ``diagnostics``
+A method of one's own
+    ``make_balancer`` with ``Weighting``, ``Given``, ``Preparation``, ``Timing``; ``Balancer``,
+    ``BalancerState``
+Modules
+    ``methods`` (the table of all methods, and ``methods.make``), ``pareto``, ``solvers``,
+    ``theory``; on first use ``problems`` and ``plotting``
 """
 
-from jaxmtl import diagnostics, pareto, solvers, theory
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
-from jaxmtl._combinators import on_shared, prioritise
-from jaxmtl._features import value_and_features_grad
-from jaxmtl._fixed import with_fixed
-from jaxmtl._masks import masked_mean
-from jaxmtl._over_time import every, smooth, warm_up
-from jaxmtl._per_task import per_task
-from jaxmtl._routes import value_and_balanced_grad
-from jaxmtl._shared_leaves import shared_leaves
-from jaxmtl._task_grads import value_and_task_grads
-from jaxmtl._xla_cpu import use_safe_cpu_compiler
+import importlib
+from typing import Any
+
+from jaxmtl import diagnostics, methods, pareto, solvers, theory
+from jaxmtl.backward._features import value_and_features_grad
+from jaxmtl.backward._routes import value_and_balanced_grad
+from jaxmtl.backward._shared_leaves import shared_leaves
+from jaxmtl.backward._task_grads import value_and_task_grads
+from jaxmtl.backward._xla_cpu import use_safe_cpu_compiler
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
+from jaxmtl.combinators._fixed import with_fixed
+from jaxmtl.combinators._over_time import every, smooth, warm_up
+from jaxmtl.combinators._per_task import per_task
+from jaxmtl.combinators._shared import on_shared, prioritise
 from jaxmtl.coordinates.graddrop import graddrop
 from jaxmtl.coordinates.trimmed_mean import trimmed_mean
 from jaxmtl.diagnostics import by_task, find_state, report_only
@@ -43,6 +70,7 @@ from jaxmtl.gradients.pcgrad import pcgrad
 from jaxmtl.gradients.sdmgrad import sdmgrad
 from jaxmtl.gradients.upgrad import upgrad
 from jaxmtl.gradients.vqgan_adaptive import vqgan_adaptive
+from jaxmtl.losses._masks import masked_mean
 from jaxmtl.losses.cosmos import cosmos
 from jaxmtl.losses.dwa import dwa
 from jaxmtl.losses.equal import equal
@@ -62,6 +90,14 @@ from jaxmtl.losses.tchebycheff import tchebycheff
 from jaxmtl.losses.uncertainty import uncertainty, uncertainty_loss
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Load on first use what needs more than jax and optax."""
+    if name in ("plotting", "problems"):
+        return importlib.import_module(f"jaxmtl.{name}")
+    raise AttributeError(f"module 'jaxmtl' has no attribute {name!r}")
+
 
 __all__ = [
     "Balancer",
@@ -99,6 +135,7 @@ __all__ = [
     "lr_annealing",
     "make_balancer",
     "masked_mean",
+    "methods",
     "mgda",
     "moco",
     "modo",

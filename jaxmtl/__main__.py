@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxmtl._xla_cpu import use_safe_cpu_compiler
-from jaxmtl.methods import METHODS
+from jaxmtl.backward._xla_cpu import use_safe_cpu_compiler
+from jaxmtl.methods import METHODS, suggestion
 from jaxmtl.problems import PROBLEMS, load
 from jaxmtl.problems._problem import Problem
 
@@ -33,21 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _list_methods()
         return 0
     if options.problem not in PROBLEMS:
-        problems = ", ".join(PROBLEMS)
-        return _refuse(f"unknown problem {options.problem}; the problems are {problems}")
+        rest = suggestion(options.problem, PROBLEMS, "problem")
+        return _refuse(f"unknown problem {options.problem}{rest}")
     wanted = list(dict.fromkeys(options.methods or DEFAULT))
     unknown = [name for name in wanted if name not in METHODS and wanted != ["all"]]
     if unknown:
-        methods = ", ".join(METHODS)
-        return _refuse(f"unknown method {', '.join(unknown)}; the methods are {methods}")
+        return _refuse(f"unknown method {unknown[0]}{suggestion(unknown[0], METHODS, 'method')}")
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         return _refuse(f"--out must be a folder, but {error}")
     use_safe_cpu_compiler()
     try:
-        from jaxmtl._compare import lacking
-        from jaxmtl._report import Report  # noqa: F401
+        from jaxmtl.comparison._saved import save  # noqa: F401
+        from jaxmtl.comparison._training import lacking
     except ImportError as error:
         return _refuse(f'{error}; in a clone, pip install -e ".[demo]"', status=1)
     try:
@@ -72,8 +71,9 @@ def _compare(problem: Problem, names: list[str], options: argparse.Namespace) ->
     """Train, show and save; whatever happens, what was finished is saved first."""
     from rich.console import Console
 
-    from jaxmtl._compare import Comparison, contestants, references
-    from jaxmtl._report import Report
+    from jaxmtl.comparison._report import Report
+    from jaxmtl.comparison._saved import save
+    from jaxmtl.comparison._training import Comparison, contestants, references
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal or pipe that knows ASCII only
@@ -96,7 +96,7 @@ def _compare(problem: Problem, names: list[str], options: argparse.Namespace) ->
         console.print(f"Interrupted: {report.finished} of {len(runs)} runs finished.")
         status = 130
     finally:
-        written = report.save(options.out)
+        written = save(report, options.out)
     console.print(report.table())
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)

@@ -18,12 +18,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._balancer import rebuild
-from jaxmtl._base import Balancer, BalancerState, Given, check_balancer, known_num_tasks
 from jaxmtl._checks import task_vector
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import rebuild
+from jaxmtl.balancing._base import Balancer, BalancerState, Given, check_balancer, known_num_tasks
+from jaxmtl.balancing._described import described
 from jaxmtl.solvers.min_norm import min_norm
+from jaxmtl.solvers.scaling import reciprocal
 
 
 class Report(NamedTuple):
@@ -106,6 +107,7 @@ def report(gramian: Array, weights: Array) -> Report:
     )
 
 
+@described
 def report_only(balancer: Balancer) -> Balancer:
     """Keep a ``Report`` of every step in the state, and change nothing else.
 

@@ -3,13 +3,15 @@
 The command line lists it, the README prints it, and the tests hold each method to its line.
 """
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
 
-from jaxmtl._base import Balancer
+from jaxmtl._checks import check_num_tasks, typed_key
 from jaxmtl._typing import Array
+from jaxmtl.balancing._base import Balancer
 from jaxmtl.coordinates.graddrop import graddrop
 from jaxmtl.coordinates.trimmed_mean import trimmed_mean
 from jaxmtl.gradients.aligned_mtl import aligned_mtl
@@ -86,6 +88,38 @@ class Method(NamedTuple):
     rows: str = ""
     combines: bool = True
     needs: tuple[str, ...] = ()
+
+
+def make(name: str, num_tasks: int, key: Array | int | None = None) -> Balancer:
+    """Make a method by its name, with its defaults; for loops over methods.
+
+    Args:
+      name: a name of ``METHODS``, such as "mgda".
+      num_tasks: T.
+      key: random key or seed, for the methods that draw; seed 0 if None.
+
+    Returns:
+      The balancer. Numbers that only the user has (those of ``static``, say) are ones.
+
+    Raises:
+      ValueError: where there is no such method, or ``num_tasks`` is not a positive int.
+
+    Examples:
+      >>> from jaxmtl import methods
+      >>> [methods.make(name, num_tasks=3) for name in ("mgda", "gls")]
+      [mgda(num_tasks=3), gls(num_tasks=3)]
+    """
+    if name not in METHODS:
+        raise ValueError(f"There is no method {name!r}{suggestion(name, METHODS, 'method')}.")
+    check_num_tasks(num_tasks)
+    return METHODS[name].make(num_tasks, typed_key(0 if key is None else key))
+
+
+def suggestion(name: str, names: Iterable[str], kind: str) -> str:
+    """The rest of a sentence about an unknown name: the nearest that there are, and all of them."""
+    near = difflib.get_close_matches(str(name), list(names), n=3)
+    meant = f"; did you mean {' or '.join(near)}?" if near else "."
+    return f"{meant} The {kind}s are {', '.join(names)}"
 
 
 METHODS: dict[str, Method] = {

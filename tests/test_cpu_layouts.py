@@ -10,8 +10,8 @@ from jax import lax
 from jax.extend.core import Jaxpr
 
 import jaxmtl
-from jaxmtl._backward import CACHE
-from jaxmtl._cpu_layouts import laid_out, largest_result
+from jaxmtl.backward._cpu_layouts import laid_out, largest_result
+from jaxmtl.backward._linearise import CACHE
 from tests.references import as_vector, relative_error
 
 

@@ -28,16 +28,25 @@ METHODS = [
 ]
 
 
+class Finder(doctest.DocTestFinder):
+    """Finds the examples of decorated functions too."""
+
+    def _from_module(self, module, object):
+        return super()._from_module(module, inspect.unwrap(object))
+
+
+def examples_of(name):
+    return [test for test in Finder().find(importlib.import_module(name)) if test.examples]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
-    results = doctest.testmod(importlib.import_module(name))
-    assert results.failed == 0
+    runner = doctest.DocTestRunner()
+    assert [runner.run(test).failed for test in examples_of(name)] == [0] * len(examples_of(name))
 
 
 def test_the_examples_are_found():
-    finder = doctest.DocTestFinder(exclude_empty=True)
-    found = [t for m in MODULES for t in finder.find(importlib.import_module(m)) if t.examples]
-    assert len(found) >= len(METHODS)
+    assert len([test for name in MODULES for test in examples_of(name)]) >= len(FUNCTIONS)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from jaxmtl import __main__, _compare
+from jaxmtl import __main__
 from jaxmtl.__main__ import DEFAULT, main
+from jaxmtl.comparison import _training as _compare
 from jaxmtl.methods import METHODS
 from jaxmtl.problems import PROBLEMS
 from jaxmtl.problems._problem import Problem
@@ -75,7 +76,7 @@ def test_a_wrong_name_is_one_clear_line_and_status_2():
     assert out.returncode == 2
     assert out.stdout == ""
     assert len(out.stderr.splitlines()) == 1
-    assert "unknown method mdga; the methods are equal, static" in out.stderr
+    assert "unknown method mdga; did you mean mgda? The methods are equal, static" in out.stderr
 
 
 def test_methods_with_further_inputs_are_refused(capsys):
@@ -92,7 +93,8 @@ def test_help_names_the_problems(capsys):
 
 def test_a_wrong_problem_is_one_clear_line_and_status_2(capsys):
     assert main(["--problem", "yeats"]) == 2
-    assert capsys.readouterr().err.startswith("jaxmtl: unknown problem yeats; the problems are di")
+    error = capsys.readouterr().err
+    assert "unknown problem yeats; did you mean yeast? The problems are digits" in error
 
 
 @pytest.mark.parametrize("error", [ImportError, FileNotFoundError])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxmtl
-from jaxmtl import _programs
+from jaxmtl.backward import _programs
 from tests.references import as_vector, relative_error
 from tests.test_task_rows import LOSSES, check_rows
 

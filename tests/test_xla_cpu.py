@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jaxmtl import _xla_cpu
+from jaxmtl.backward import _xla_cpu
 
 affected = pytest.mark.skipif(not _xla_cpu._is_affected(), reason="this jaxlib compiles correctly")
 

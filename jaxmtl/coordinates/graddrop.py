@@ -5,11 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Preparation, Weighting
 from jaxmtl._checks import check_share, optional_num_tasks, typed_key
-from jaxmtl._gram import solve_dtype
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import solve_dtype
 
 
 class GradDropState(NamedTuple):
@@ -18,6 +19,7 @@ class GradDropState(NamedTuple):
     rng_key: Array
 
 
+@described
 def graddrop(key: Array | int, *, leak: float = 0.0, num_tasks: int | None = None) -> Balancer:
     """Keep, at each coordinate, the gradients of one sign, drawn by how much that sign prevails.
 

@@ -3,13 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Preparation, Weighting
 from jaxmtl._checks import check_count, optional_num_tasks
-from jaxmtl._gram import rows
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import rows
 
 
+@described
 def trimmed_mean(num_trimmed: int, *, num_tasks: int | None = None) -> Balancer:
     """Average, at each coordinate, without the largest and the smallest entries.
 

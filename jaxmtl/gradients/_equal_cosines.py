@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
 from jaxmtl.solvers.pseudo_solve import pseudo_solve
-from jaxmtl.solvers.scaling import equilibrate
+from jaxmtl.solvers.scaling import equilibrate, reciprocal
 
 
 class EqualCosines(NamedTuple):

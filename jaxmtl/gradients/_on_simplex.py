@@ -2,9 +2,10 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._base import Given
-from jaxmtl._gram import equal_shares, reciprocal
 from jaxmtl._typing import Array
+from jaxmtl.balancing._base import Given
+from jaxmtl.balancing._gram import equal_shares
+from jaxmtl.solvers.scaling import reciprocal
 from jaxmtl.solvers.simplex import simplex
 
 

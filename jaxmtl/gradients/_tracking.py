@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._gram import rows, solve_dtype
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._gram import rows, solve_dtype
 
 
 class Tracked(NamedTuple):

@@ -2,15 +2,17 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._base import Balancer, Given
 from jaxmtl._checks import check_choice
-from jaxmtl._gram import reciprocal
-from jaxmtl._preference import preferences, read_preference
 from jaxmtl._typing import Array, TaskVector
+from jaxmtl.balancing._base import Balancer, Given
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients._solved import solved
+from jaxmtl.losses._preference import preferences, read_preference
 from jaxmtl.solvers.eigen import eigen
+from jaxmtl.solvers.scaling import reciprocal
 
 
+@described
 def aligned_mtl(
     preference: TaskVector | None = None, *, scale: str = "min", num_tasks: int | None = None
 ) -> Balancer:

@@ -1,13 +1,15 @@
 """CAGrad: the best worst-case progress near the mean gradient."""
 
-from jaxmtl._base import Balancer, Given
 from jaxmtl._checks import check_at_least, check_choice, optional_num_tasks
-from jaxmtl._gram import equal_shares
 from jaxmtl._typing import Array
+from jaxmtl.balancing._base import Balancer, Given
+from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import equal_shares
 from jaxmtl.gradients._solved import solved
 from jaxmtl.solvers.worst_case import worst_case
 
 
+@described
 def cagrad(c: float = 0.5, *, rescale: str = "none", num_tasks: int | None = None) -> Balancer:
     """Maximise the least progress of a task within a ball around the mean gradient.
 

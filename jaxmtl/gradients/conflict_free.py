@@ -2,17 +2,19 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_choice
-from jaxmtl._gram import reciprocal
-from jaxmtl._preference import preferences, read_preference
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients._equal_cosines import equal_cosines
+from jaxmtl.losses._preference import preferences, read_preference
+from jaxmtl.solvers.scaling import reciprocal
 
 LENGTHS = ("projection", "min", "max", "arithmetic", "geometric", "harmonic")
 
 
+@described
 def conflict_free(
     preference: TaskVector | None = None,
     *,

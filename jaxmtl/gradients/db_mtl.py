@@ -5,14 +5,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Preparation, Weighting
 from jaxmtl._checks import check_at_least, check_num_tasks, check_share
-from jaxmtl._gram import only_active, reciprocal, rows
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import only_active, rows
 from jaxmtl.gradients._tracking import Tracked, init_tracked, track
+from jaxmtl.solvers.scaling import reciprocal
 
 
+@described
 def db_mtl(num_tasks: int, *, decay: float = 0.9, decay_power: float = 0.5) -> Balancer:
     """Balance the losses by their logarithms and the gradients by the longest norm.
 

@@ -1,12 +1,14 @@
 """DualProj: the mean gradient, projected on what no task objects to."""
 
-from jaxmtl._base import Balancer, Given
-from jaxmtl._preference import preferences, read_preference
 from jaxmtl._typing import Array, TaskVector
+from jaxmtl.balancing._base import Balancer, Given
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients._solved import solved
+from jaxmtl.losses._preference import preferences, read_preference
 from jaxmtl.solvers.dual_cone import dual_cone
 
 
+@described
 def dualproj(preference: TaskVector | None = None, *, num_tasks: int | None = None) -> Balancer:
     """Project the weighted mean gradient on the dual cone of all gradients.
 

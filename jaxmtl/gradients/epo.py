@@ -2,17 +2,18 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_at_least
-from jaxmtl._gram import reciprocal
-from jaxmtl._preference import preferences, read_preference
 from jaxmtl._typing import Array, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients._solved import SolvedState
+from jaxmtl.losses._preference import preferences, read_preference
 from jaxmtl.solvers.linear_program import linear_program
-from jaxmtl.solvers.scaling import reciprocal_length
+from jaxmtl.solvers.scaling import reciprocal, reciprocal_length
 
 
+@described
 def epo(
     preference: TaskVector | None = None,
     *,

@@ -5,12 +5,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Preparation, Weighting
 from jaxmtl._checks import check_at_least, check_num_tasks
-from jaxmtl._gram import reciprocal, rows
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import rows
 from jaxmtl.gradients._tracking import stacked_zeros
+from jaxmtl.solvers.scaling import reciprocal
 
 
 class ExcessState(NamedTuple):
@@ -20,6 +22,7 @@ class ExcessState(NamedTuple):
     first: Array
 
 
+@described
 def excess_mtl(num_tasks: int, *, step_size: float = 0.01) -> Balancer:
     """Raise the weights of the tasks with much excess risk, estimated from the gradients.
 

@@ -4,13 +4,15 @@ import numbers
 
 import jax
 
-from jaxmtl._base import Balancer, Given
 from jaxmtl._checks import optional_num_tasks
 from jaxmtl._typing import Array
+from jaxmtl.balancing._base import Balancer, Given
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients._solved import solved
 from jaxmtl.solvers.barrier import barrier
 
 
+@described
 def fairgrad(alpha: float, *, num_tasks: int | None = None) -> Balancer:
     """Share the progress alpha-fairly: G w = w^(-1/alpha) with w > 0.
 

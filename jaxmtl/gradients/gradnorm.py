@@ -5,13 +5,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_at_least, check_num_tasks, constant_vector, task_names
-from jaxmtl._first_losses import FirstLosses, init_first_losses, observe, relative_losses
-from jaxmtl._gram import reciprocal
-from jaxmtl._learned import Learned, init_learned, learn
 from jaxmtl._typing import Array, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._first_losses import FirstLosses, init_first_losses, observe, relative_losses
+from jaxmtl.losses._learned import Learned, init_learned, learn
+from jaxmtl.solvers.scaling import reciprocal
 
 
 class GradNormState(NamedTuple):
@@ -21,6 +22,7 @@ class GradNormState(NamedTuple):
     first: FirstLosses
 
 
+@described
 def gradnorm(
     num_tasks: int,
     *,

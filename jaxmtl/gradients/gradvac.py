@@ -5,11 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_num_tasks, check_share, typed_key
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.solvers.scaling import reciprocal
 
 
 class GradVacState(NamedTuple):
@@ -19,6 +20,7 @@ class GradVacState(NamedTuple):
     rng_key: Array
 
 
+@described
 def gradvac(num_tasks: int, key: Array | int, *, decay: float = 0.99) -> Balancer:
     """Raise the cosine between gradients to its running average, pair by pair.
 

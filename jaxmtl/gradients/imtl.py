@@ -3,15 +3,17 @@
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given
-from jaxmtl._gram import reciprocal
-from jaxmtl._learned import Learned
 from jaxmtl._typing import Array
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients._equal_cosines import equal_cosines
+from jaxmtl.losses._learned import Learned
 from jaxmtl.losses.imtl_l import imtl_l
+from jaxmtl.solvers.scaling import reciprocal
 
 
+@described
 def imtl(num_tasks: int, *, optimizer: optax.GradientTransformation | None = None) -> Balancer:
     """Apply IMTL-G to losses that IMTL-L has brought to one.
 

@@ -2,14 +2,16 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import optional_num_tasks
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients._equal_cosines import equal_cosines
+from jaxmtl.solvers.scaling import reciprocal
 
 
+@described
 def imtl_g(*, num_tasks: int | None = None) -> Balancer:
     """Weigh so that the update has the same projection on every gradient's direction.
 

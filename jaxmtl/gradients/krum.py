@@ -3,12 +3,14 @@
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_count, optional_num_tasks
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
 
 
+@described
 def krum(num_byzantine: int, *, num_selected: int = 1, num_tasks: int | None = None) -> Balancer:
     """Average the gradients that are nearest to their neighbours, leaving outliers out.
 

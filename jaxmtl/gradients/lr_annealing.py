@@ -2,13 +2,15 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_num_tasks, check_share
 from jaxmtl._typing import Array
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients._shares import average_shares
 
 
+@described
 def lr_annealing(num_tasks: int, *, decay: float = 0.9) -> Balancer:
     """Weigh by the running average of sum_j ||g_j|| / ||g_i||.
 

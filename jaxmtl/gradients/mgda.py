@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_at_least, check_choice, check_count, optional_num_tasks
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
 from jaxmtl.solvers.min_norm import min_norm
+from jaxmtl.solvers.scaling import reciprocal
 
 NORMALIZERS = ("none", "l2", "loss", "loss+")
 
@@ -26,6 +27,7 @@ class MGDAState(NamedTuple):
     iterations: Array
 
 
+@described
 def mgda(
     *,
     normalizer: str = "none",

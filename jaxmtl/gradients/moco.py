@@ -2,14 +2,16 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Preparation, Weighting
 from jaxmtl._checks import check_at_least, check_num_tasks, check_share
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients._on_simplex import step_to_min_norm
 from jaxmtl.gradients._tracking import Tracked, init_tracked, track
 
 
+@described
 def moco(
     num_tasks: int, *, decay: float = 0.5, step_size: float = 0.1, rho: float = 0.0
 ) -> Balancer:

@@ -2,13 +2,15 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_at_least, check_num_tasks
 from jaxmtl._typing import Array
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients._on_simplex import step_to_min_norm
 
 
+@described
 def modo(num_tasks: int, *, step_size: float = 0.1, rho: float = 0.0) -> Balancer:
     """Let convex weights follow the min-norm point, measured on two further batches.
 

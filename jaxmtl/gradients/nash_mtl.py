@@ -1,9 +1,11 @@
 """Nash-MTL: the bargain that no task would leave."""
 
-from jaxmtl._base import Balancer
+from jaxmtl.balancing._base import Balancer
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients.fairgrad import fairgrad
 
 
+@described
 def nash_mtl(*, num_tasks: int | None = None) -> Balancer:
     """Find the Nash bargaining solution, G w = 1/w with w > 0.
 

@@ -4,14 +4,16 @@ import numbers
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_at_least, constant_vector, optional_num_tasks, task_names
-from jaxmtl._first_losses import FirstLosses, init_first_losses, observe, relative_losses
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._first_losses import FirstLosses, init_first_losses, observe, relative_losses
+from jaxmtl.solvers.scaling import reciprocal
 
 
+@described
 def normalize(
     *,
     alpha: float = 0.0,

@@ -6,14 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_count, check_num_tasks, check_share, typed_key
-from jaxmtl._gram import solve_dtype
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import solve_dtype
 from jaxmtl.gradients._shares import average_shares
 
 
+@described
 def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
     """Weigh by the traces of the neural tangent kernels, sum_j tr K_j / tr K_i, averaged.
 

@@ -5,11 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_choice, optional_num_tasks, typed_key
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.solvers.scaling import reciprocal
 
 
 class PCGradState(NamedTuple):
@@ -18,6 +19,7 @@ class PCGradState(NamedTuple):
     rng_key: Array
 
 
+@described
 def pcgrad(key: Array | int, *, reduction: str = "sum", num_tasks: int | None = None) -> Balancer:
     """Project each task's gradient off every other that it conflicts with, in random order.
 

@@ -4,16 +4,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_at_least, check_count, check_num_tasks
-from jaxmtl._gram import reciprocal
-from jaxmtl._learned import Learned, init_learned, learn
-from jaxmtl._preference import preferences, read_preference
 from jaxmtl._typing import Array, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients._on_simplex import present_shares, settle
+from jaxmtl.losses._learned import Learned, init_learned, learn
+from jaxmtl.losses._preference import preferences, read_preference
+from jaxmtl.solvers.scaling import reciprocal
 
 
+@described
 def sdmgrad(
     num_tasks: int,
     *,

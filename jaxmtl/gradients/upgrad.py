@@ -2,13 +2,15 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._base import Balancer, Given
-from jaxmtl._preference import preferences, read_preference
 from jaxmtl._typing import Array, TaskVector
+from jaxmtl.balancing._base import Balancer, Given
+from jaxmtl.balancing._described import described
 from jaxmtl.gradients._solved import solved
+from jaxmtl.losses._preference import preferences, read_preference
 from jaxmtl.solvers.dual_cone import dual_cone
 
 
+@described
 def upgrad(preference: TaskVector | None = None, *, num_tasks: int | None = None) -> Balancer:
     """Project each gradient on the dual cone of all of them, and sum.
 

@@ -2,13 +2,15 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Timing, Weighting
 from jaxmtl._checks import check_at_least, check_count, task_names, task_vector
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Timing, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.solvers.scaling import reciprocal
 
 
+@described
 def vqgan_adaptive(
     adversary: TaskVector, *, scale: float = 0.8, max_ratio: float = 1e4, start: int = 0
 ) -> Balancer:

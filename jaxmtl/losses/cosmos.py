@@ -1,14 +1,16 @@
 """COSMOS: the weighted sum, and losses in the direction of the preference."""
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_at_least
-from jaxmtl._gram import reciprocal
-from jaxmtl._preference import above_ideal, preferences, read_preference
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._preference import above_ideal, preferences, read_preference
 from jaxmtl.losses._rays import direction_and_length, part_off
+from jaxmtl.solvers.scaling import reciprocal
 
 
+@described
 def cosmos(
     preference: TaskVector | None = None, *, beta: float = 2.0, num_tasks: int | None = None
 ) -> Balancer:

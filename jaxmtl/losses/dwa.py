@@ -5,11 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_above, check_count, check_num_tasks
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.solvers.scaling import reciprocal
 
 
 class DWAState(NamedTuple):
@@ -28,6 +29,7 @@ class DWAState(NamedTuple):
     seen: Array
 
 
+@described
 def dwa(num_tasks: int, *, window: int, temperature: float = 2.0) -> Balancer:
     """Weigh by how slowly each loss fell over the last two windows of steps.
 

@@ -2,12 +2,14 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import optional_num_tasks
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
 
 
+@described
 def equal(*, num_tasks: int | None = None) -> Balancer:
     """Weigh all tasks equally, w_i = 1/T.
 

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_num_tasks, constant_vector, task_names, task_vector
-from jaxmtl._learned import Learned, init_learned, learn
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._learned import Learned, init_learned, learn
 from jaxmtl.losses._softmax import softmax
 
 
@@ -32,6 +33,7 @@ class FAMOState(NamedTuple):
     recorded: Array
 
 
+@described
 def famo(
     num_tasks: int,
     *,

@@ -2,13 +2,15 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import optional_num_tasks
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.solvers.scaling import reciprocal
 
 
+@described
 def gls(*, num_tasks: int | None = None) -> Balancer:
     """Weigh as the gradient of the geometric mean does, w_i = (prod_j L_j)^(1/T) / (T L_i).
 

@@ -3,13 +3,15 @@
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_num_tasks
-from jaxmtl._learned import Learned, init_learned, learn_logarithm
 from jaxmtl._typing import Array
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._learned import Learned, init_learned, learn_logarithm
 
 
+@described
 def imtl_l(num_tasks: int, *, optimizer: optax.GradientTransformation | None = None) -> Balancer:
     """Learn weights exp(s_i) that bring every weighted loss to one.
 

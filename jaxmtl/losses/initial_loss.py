@@ -1,13 +1,15 @@
 """Weights from the losses at the start of training."""
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_count, check_num_tasks, constant_vector, task_names
-from jaxmtl._first_losses import FirstLosses, init_first_losses, observe
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._first_losses import FirstLosses, init_first_losses, observe
+from jaxmtl.solvers.scaling import reciprocal
 
 
+@described
 def initial_loss(
     num_tasks: int, values: TaskVector | None = None, *, num_batches: int = 1
 ) -> Balancer:

@@ -1,13 +1,15 @@
 """PBI: down the preferred ray, and back to it."""
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_at_least
-from jaxmtl._preference import above_ideal, preferences, read_preference
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._preference import above_ideal, preferences, read_preference
 from jaxmtl.losses._rays import direction_and_length, part_off
 
 
+@described
 def pbi(
     preference: TaskVector | None = None,
     *,

@@ -2,12 +2,14 @@
 
 import jax
 
-from jaxmtl._base import Balancer
 from jaxmtl._checks import constant_vector
 from jaxmtl._typing import TaskVector
+from jaxmtl.balancing._base import Balancer
+from jaxmtl.balancing._described import described
 from jaxmtl.losses.static import static
 
 
+@described
 def prior_loss(values: TaskVector) -> Balancer:
     """Weigh each task by the reciprocal of its prior loss, w_i = 1 / L_i^prior.
 

@@ -1,12 +1,14 @@
 """Weights from the losses of the moment."""
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import optional_num_tasks
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.solvers.scaling import reciprocal
 
 
+@described
 def real_time_loss(*, num_tasks: int | None = None) -> Balancer:
     """Weigh each task by the reciprocal of its present loss, w_i = 1 / sg(L_i).
 

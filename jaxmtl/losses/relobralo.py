@@ -5,11 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_above, check_num_tasks, check_probability, typed_key
-from jaxmtl._first_losses import FirstLosses, init_first_losses, observe
 from jaxmtl._typing import Array
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._first_losses import FirstLosses, init_first_losses, observe
 from jaxmtl.losses._softmax import softmax
 
 
@@ -29,6 +30,7 @@ class ReLoBRaLoState(NamedTuple):
     rng_key: Array
 
 
+@described
 def relobralo(
     num_tasks: int,
     key: Array | int,

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import optional_num_tasks, typed_key
 from jaxmtl._typing import Array
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
 
 
 class RLWState(NamedTuple):
@@ -17,6 +18,7 @@ class RLWState(NamedTuple):
     rng_key: Array
 
 
+@described
 def rlw(key: Array | int, *, num_tasks: int | None = None) -> Balancer:
     """Weigh by the softmax of standard normal numbers, drawn afresh at every step.
 

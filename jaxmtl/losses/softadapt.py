@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_choice, check_finite, check_num_tasks
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
 from jaxmtl.losses._softmax import softmax
+from jaxmtl.solvers.scaling import reciprocal
 
 
 class SoftAdaptState(NamedTuple):
@@ -24,6 +25,7 @@ class SoftAdaptState(NamedTuple):
     seen: Array
 
 
+@described
 def softadapt(num_tasks: int, *, beta: float = 0.1, variant: str = "original") -> Balancer:
     """Weigh by how much each loss rose since its last step.
 

@@ -1,11 +1,13 @@
 """Constant weights from the user's domain knowledge."""
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import constant_vector, task_names
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
 
 
+@described
 def static(weights: TaskVector) -> Balancer:
     """Weigh the tasks by constants, d = sum_i w_i g_i.
 

@@ -2,14 +2,16 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_above
-from jaxmtl._preference import above_ideal, preferences, read_preference
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._preference import above_ideal, preferences, read_preference
 from jaxmtl.losses._softmax import softmax
 
 
+@described
 def stch(
     preference: TaskVector | None = None,
     *,

@@ -2,12 +2,14 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
-from jaxmtl._preference import above_ideal, preferences, read_preference
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._preference import above_ideal, preferences, read_preference
 
 
+@described
 def tchebycheff(
     preference: TaskVector | None = None,
     *,

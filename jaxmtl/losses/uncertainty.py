@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._balancer import make_balancer
-from jaxmtl._base import Balancer, Given, Weighting
 from jaxmtl._checks import check_choice, check_num_tasks, task_names, task_vector
-from jaxmtl._learned import LOGARITHM_RANGE, Learned, init_learned, learn_logarithm
 from jaxmtl._typing import Array, TaskVector
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._learned import LOGARITHM_RANGE, Learned, init_learned, learn_logarithm
 
 Kind = str | Sequence[str] | dict[str, str]
 
@@ -70,6 +71,7 @@ def uncertainty_loss(
     return jnp.sum(scale.astype(s.dtype) * jnp.exp(-s) * values + penalty)
 
 
+@described
 def uncertainty(
     num_tasks: int,
     *,

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
+from jaxmtl.solvers.scaling import reciprocal
 
 
 class Complementarity(NamedTuple):

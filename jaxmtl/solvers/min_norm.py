@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._gram import reciprocal
 from jaxmtl._typing import Array
 from jaxmtl.solvers.complementarity import complementarity
-from jaxmtl.solvers.scaling import equilibrate, reciprocal_length
+from jaxmtl.solvers.scaling import equilibrate, reciprocal, reciprocal_length
 
 # With 16, vectors that cancel (T = 64 of rank 16) were left far from their shortest combination.
 _MAX_SUPPORT_CHANGES = 32
@@ -114,13 +113,12 @@ def _closed_form(inner: Array, active: Array) -> Array:
     """The shortest combination of one or two vectors."""
     if inner.shape[0] == 1:
         return jnp.ones_like(inner[0])
-    across = inner[0, 0] + inner[1, 1] - 2 * inner[0, 1]
     # Each weight by its own formula: one minus the other would lose all digits of a small weight,
-    # which may be that of a long vector.
-    along = (jnp.diagonal(inner)[::-1] - inner[0, 1]) / jnp.where(across > 0, across, 1)
-    both = jnp.clip(along, 0, 1)
-    total = jnp.sum(both)
-    both = jnp.where((across > 0) & (total > 0), both * reciprocal(total), 0.5)
+    # which may be that of a long vector. Their sum is one in whatever order a compiler rounds; the
+    # square of the difference, g_11 + g_22 - 2 g_12, is not that sum where the vectors are alike.
+    toward = jnp.maximum(jnp.diagonal(inner)[::-1] - inner[0, 1], 0)
+    total = jnp.sum(toward)
+    both = jnp.where(total > 0, toward * reciprocal(total), 0.5)
     return jnp.where(jnp.all(active), both, active.astype(inner.dtype))
 
 

@@ -1,4 +1,4 @@
-"""Taking the lengths out of a Gramian, so that no solver meets their size or spread."""
+"""Taking the lengths out of a Gramian, so that no solver meets their size or spread; and 1/x."""
 
 import math
 
@@ -46,3 +46,10 @@ def reciprocal_length(squares: Array) -> Array:
     # Rounded to no mantissa, which goes up from 1.5 on, where in ratio it should from sqrt(2) on.
     # The compiler makes far less code of this than of a logarithm or a power.
     return lax.reduce_precision(length * (1.5 / math.sqrt(2)), jnp.finfo(squares.dtype).nexp, 0)
+
+
+def reciprocal(values: Array) -> Array:
+    """1 / |x|, and zero where x is zero or too small for its reciprocal to be a number."""
+    size = jnp.abs(values)
+    usable = size >= jnp.finfo(values.dtype).tiny
+    return jnp.where(usable, 1 / jnp.where(usable, size, 1), 0)

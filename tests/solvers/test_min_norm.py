@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmtl import _gram
+from jaxmtl.balancing import _gram
 from jaxmtl.solvers import min_norm
 from tests.references import J2, J3, duality_gap, gradients, min_norm_weights
 

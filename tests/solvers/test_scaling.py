@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmtl.solvers import equilibrate
+from jaxmtl.solvers.scaling import reciprocal
 from tests.references import gradients
 
 
@@ -38,3 +39,8 @@ def test_vectors_without_a_length_stay():
     scaled, scale = equilibrate(gramian)
     np.testing.assert_array_equal(scale, [1, 0.25, 1])
     np.testing.assert_array_equal(jnp.diagonal(scaled), [0, 1, jnp.inf])
+
+
+def test_reciprocal_is_total():
+    values = jnp.array([2.0, -4.0, 0.0, 1e-45, 1e37])
+    np.testing.assert_allclose(reciprocal(values), [0.5, 0.25, 0, 0, 1e-37], rtol=1e-6)

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._cpu_layouts import on_one_cpu
+from jaxmtl._platform import on_one_cpu
 from jaxmtl._typing import Array
 
 _OVER_COLUMNS = (((1,), (1,)), ((), ()))
 _TILE = 8 * 8 * 16
+_FEW_PRODUCTS = 2**17
 
 
 def solve_dtype(leaves: Sequence[Array]) -> jnp.dtype:
@@ -37,8 +38,9 @@ def gramian(leaves: Sequence[Array]) -> Array:
     Returns:
       The (T, T) Gramian, exactly symmetric, in float32 or better.
     """
-    few = 2 <= len(leaves[0]) <= 4 and on_one_cpu()
-    total = _gramian_of_few(leaves) if few else cross_gramian(leaves, leaves)
+    num_tasks = len(leaves[0])
+    few = 2 <= num_tasks <= 4 or num_tasks * sum(leaf.size for leaf in leaves) <= _FEW_PRODUCTS
+    total = _gramian_by_halves(leaves) if few and on_one_cpu() else cross_gramian(leaves, leaves)
     return (total + total.T) / 2
 
 
@@ -74,12 +76,13 @@ def _whole_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
     return _contract(leaf, other, over_all, dtype, replicated if explicit else None)
 
 
-def _gramian_of_few(leaves: Sequence[Array]) -> Array:
-    """Products of every pair of a few rows, in one pass over each leaf, added up by halves.
+def _gramian_by_halves(leaves: Sequence[Array]) -> Array:
+    """Products of every pair of rows, in one pass over each leaf, added up by halves.
 
-    A matrix product is far from what the memory could deliver where it has a handful of rows. From
-    five on the product is no slower: the pairs then no longer fit one pass. The order of the sum is
-    that of this program, not the compiler's, and its rounding errors are the smallest there are.
+    For a few rows, since a matrix product is far from what the memory could deliver there (from
+    five on it is no slower: the pairs no longer fit one pass), or a few products in all. The order
+    of the sum is that of this program, not the compiler's, and its rounding errors are the smallest
+    there are.
     """
     dtype = solve_dtype(leaves)
     tasks = range(len(leaves[0]))
@@ -98,7 +101,8 @@ def _gramian_of_few(leaves: Sequence[Array]) -> Array:
     missing = (1 << max(terms.shape[2] - 1, 0).bit_length()) - terms.shape[2]
     terms = jnp.pad(terms, ((0, 0), (0, 0), (0, missing)))
     while terms.shape[2] > 1:
-        terms = sum(jnp.split(terms, 2, axis=2))
+        left, right = jnp.split(terms, 2, axis=2)
+        terms = left + right
     return terms[:, :, 0]
 
 
@@ -197,13 +201,6 @@ def combine(weights: Array, leaf: Array) -> Array:
         return _contract(weights, leaf, (((0,), (0,)), ((), ())), weights.dtype)
     # Before a product all of the leaf would be cast and kept, in a sum one number at a time is.
     return jnp.sum(rows(weights, leaf) * leaf, axis=0, dtype=weights.dtype).astype(leaf.dtype)
-
-
-def reciprocal(values: Array) -> Array:
-    """1 / |x|, and zero where x is zero or too small for its reciprocal to be a number."""
-    size = jnp.abs(values)
-    usable = size >= jnp.finfo(values.dtype).tiny
-    return jnp.where(usable, 1 / jnp.where(usable, size, 1), 0)
 
 
 def equal_shares(active: Array, dtype: Any) -> Array:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._programs import (
+from jaxmtl.backward._programs import (
     HOLDERS,
     is_program,
     is_variable,
@@ -32,11 +32,6 @@ from jaxmtl._programs import (
 _FEW_ROWS = 8
 # What is known of a product; one with further parameters is left as it is.
 _OF_A_PRODUCT = {"dimension_numbers", "precision", "preferred_element_type", "out_sharding"}
-
-
-def on_one_cpu() -> bool:
-    """Whether programs run on a single CPU device, where nothing can be sharded."""
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def laid_out(function: Callable[..., Any]) -> Callable[..., Any]:

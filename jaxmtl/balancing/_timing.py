@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._base import Timing
-from jaxmtl._gram import equal_shares
 from jaxmtl._typing import Array
+from jaxmtl.balancing._base import Timing
+from jaxmtl.balancing._gram import equal_shares
 
 
 class TimingState(NamedTuple):

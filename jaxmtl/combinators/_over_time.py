@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._balancer import rebuild
-from jaxmtl._base import Balancer, Given, Timing, check_balancer, known_num_tasks
 from jaxmtl._checks import (
     check_count,
     check_share,
@@ -14,6 +12,9 @@ from jaxmtl._checks import (
     task_names,
 )
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._balancer import rebuild
+from jaxmtl.balancing._base import Balancer, Given, Timing, check_balancer, known_num_tasks
+from jaxmtl.balancing._described import described
 
 
 class SmoothState(NamedTuple):
@@ -24,6 +25,7 @@ class SmoothState(NamedTuple):
     method: PyTree
 
 
+@described
 def smooth(balancer: Balancer, decay: float) -> Balancer:
     """Average the weights of any method over the steps, a <- decay a + (1 - decay) w.
 
@@ -75,6 +77,7 @@ def smooth(balancer: Balancer, decay: float) -> Balancer:
     return rebuild(balancer, weighting=inner._replace(init=init, update=update))
 
 
+@described
 def every(balancer: Balancer, k: int) -> Balancer:
     """Ask the method for weights at every k-th step only, and hold them in between.
 
@@ -116,6 +119,7 @@ def every(balancer: Balancer, k: int) -> Balancer:
     return rebuild(balancer, timing=timing._replace(period=timing.period * k))
 
 
+@described
 def warm_up(
     balancer: Balancer, steps: int, *, ramp: int = 0, weights: TaskVector | None = None
 ) -> Balancer:

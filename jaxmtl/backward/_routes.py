@@ -8,22 +8,22 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._backward import (
+from jaxmtl._checks import check_choice, check_count
+from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.backward._cpu_layouts import laid_out
+from jaxmtl.backward._linearise import (
     Linearised,
     like_losses,
     linearise,
     pull_back_each,
     pull_back_weights,
 )
-from jaxmtl._balancer import rebuild
-from jaxmtl._base import Balancer, BalancerState, Given, check_balancer
-from jaxmtl._checks import check_choice, check_count
-from jaxmtl._cpu_layouts import laid_out
-from jaxmtl._gram import solve_dtype
-from jaxmtl._leaf_roles import select_leaves
-from jaxmtl._step import keep_if_finite, read_inputs, weigh
-from jaxmtl._timing import is_due
-from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._balancer import rebuild
+from jaxmtl.balancing._base import Balancer, BalancerState, Given, check_balancer
+from jaxmtl.balancing._gram import solve_dtype
+from jaxmtl.balancing._leaf_roles import select_leaves
+from jaxmtl.balancing._step import read_inputs, take_step
+from jaxmtl.balancing._timing import is_due
 
 
 def value_and_balanced_grad(
@@ -126,16 +126,27 @@ def value_and_balanced_grad(
             given = read_inputs(weighting, at.num_tasks, dtype, **options)
             if lean:
                 given = _with_lean_gramian(at, select_leaves(roles.measured, params), given)
-            measure = (lambda _: given) if asks else None
-            weights, new_state = weigh(weighting, balancer.timing, given, state, dtype, measure)
             are_weighted = select_leaves(roles.weighted, params)
-            grads = [pull_back_weights(at, weights)]
-            if not all(are_weighted):
-                grads.append(pull_back_weights(at, given.active.astype(dtype)))
-            flat = zip(*map(jax.tree.leaves, grads), strict=True)
-            chosen = [g[0] if w else g[-1] for g, w in zip(flat, are_weighted, strict=True)]
-            grad = jax.tree.unflatten(jax.tree.structure(grads[0]), chosen)
-            return at.value, grad, keep_if_finite(chosen, new_state, state)
+
+            def combine_passes(weights: Array, plain: Array) -> tuple[list[Array], list[Array]]:
+                passes = [pull_back_weights(at, weights)]
+                if not all(are_weighted):
+                    passes.append(pull_back_weights(at, plain))
+                flat = zip(*map(jax.tree.leaves, passes), strict=True)
+                grads = [g[0] if w else g[-1] for g, w in zip(flat, are_weighted, strict=True)]
+                return grads, grads
+
+            grads, new_state = take_step(
+                weighting,
+                balancer.timing,
+                given,
+                state,
+                dtype,
+                measure=(lambda _: given) if asks else None,
+                combine=combine_passes,
+                preparation=state.preparation,
+            )
+            return at.value, jax.tree.unflatten(jax.tree.structure(params), grads), new_state
 
         if timing is None or needs_stack or not reads_gramian:
             return take(balancer, asks=True)

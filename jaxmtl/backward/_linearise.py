@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmtl._checks import leaf_path
-from jaxmtl._cpu_layouts import laid_out, largest_result, on_one_cpu
-from jaxmtl._gram import reciprocal
-from jaxmtl._programs import rewritten_or_plain
-from jaxmtl._task_rows import task_rows
+from jaxmtl._platform import on_one_cpu
 from jaxmtl._typing import Array, PyTree
-from jaxmtl._xla_cpu import warn_if_miscompiled
+from jaxmtl.backward._cpu_layouts import laid_out, largest_result
+from jaxmtl.backward._programs import rewritten_or_plain
+from jaxmtl.backward._task_rows import task_rows
+from jaxmtl.backward._xla_cpu import warn_if_miscompiled
+from jaxmtl.solvers.scaling import reciprocal
 
 # Bytes. Where an array between the layers is larger, times T, backward passes side by side drive
 # each other out of a CPU's cache; where it is smaller, the turns of a loop cost more than that.

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmtl._base import Balancer
-from jaxmtl._combinators import on_shared
-from jaxmtl._routes import value_and_balanced_grad
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.backward._routes import value_and_balanced_grad
+from jaxmtl.balancing._base import Balancer
+from jaxmtl.combinators._shared import on_shared
 from jaxmtl.losses.static import static
 from jaxmtl.methods import METHODS
 from jaxmtl.problems._problem import Problem

@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._base import Given
 from jaxmtl._checks import common_names, constant_vector, optional_num_tasks, task_names
-from jaxmtl._gram import equal_shares
 from jaxmtl._typing import Array, TaskVector
+from jaxmtl.balancing._base import Given
+from jaxmtl.balancing._gram import equal_shares
 
 
 class Preference(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import optax
 
-from jaxmtl._leaf_roles import LeafRoles
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._leaf_roles import LeafRoles
 
 
 class Given(NamedTuple):
@@ -129,12 +129,17 @@ class Balancer(optax.GradientTransformationExtraArgs):
       roles: the leaves that it measures and weighs.
       preparation: what it does to the gradients beforehand, if anything.
       timing: when it is asked, if not at every step.
+      description: the call that made it.
     """
 
     weighting: Weighting
     roles: LeafRoles
     preparation: Preparation | None
     timing: Timing | None
+    description: str
+
+    def __repr__(self) -> str:
+        return self.description
 
 
 def known_num_tasks(balancer: Balancer, reason: str) -> int:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxmtl._backward import linearise, pull_back_each
 from jaxmtl._checks import check_count
+from jaxmtl.backward._linearise import linearise, pull_back_each
 
 
 def value_and_task_grads(

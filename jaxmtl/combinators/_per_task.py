@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._base import Balancer
 from jaxmtl._checks import check_num_tasks, task_mask
-from jaxmtl._stacked import count_stacked
-from jaxmtl._step import keep
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._base import Balancer
+from jaxmtl.balancing._stacked import count_stacked
+from jaxmtl.balancing._step import keep
 
 
 def per_task(

@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._backward import linearise, pull_back_each, pull_back_weights
-from jaxmtl._base import Balancer, BalancerState, check_balancer
 from jaxmtl._checks import task_mask
-from jaxmtl._cpu_layouts import laid_out
 from jaxmtl._typing import PyTree, TaskVector
+from jaxmtl.backward._cpu_layouts import laid_out
+from jaxmtl.backward._linearise import linearise, pull_back_each, pull_back_weights
+from jaxmtl.balancing._base import Balancer, BalancerState, check_balancer
 
 
 def value_and_features_grad(

@@ -1,18 +1,13 @@
-"""What ``python -m jaxmtl`` shows and saves: a table, a picture, a file of all numbers."""
+"""The outcomes of a comparison, and the table of them that ``python -m jaxmtl`` shows."""
 
-import json
-from pathlib import Path
-from typing import Any
-
-import jax
 import numpy as np
-from numpy.typing import ArrayLike
 from rich.table import Table
 
-import jaxmtl
-from jaxmtl._compare import Outcome, relative_changes
-from jaxmtl._picture import MOST_COLUMNS, draw
+from jaxmtl.comparison._training import Outcome, relative_changes
 from jaxmtl.problems._problem import Problem
+
+# Up to so many tasks, the picture has a column and the table a metric for each.
+MOST_COLUMNS = 5
 
 
 class Report:
@@ -95,56 +90,6 @@ class Report:
             )
         return table
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write the numbers, and the picture if a method has finished; say where.
-
-        An incomplete comparison has names of its own, and never takes the place of a complete one.
-        """
-        if not self.finished:
-            return []
-        stem = "comparison" if self.finished == len(self.runs) else "comparison-partial"
-        written = [folder / f"{stem}.json"]
-        written[0].write_text(json.dumps(self._numbers(), ensure_ascii=False), encoding="utf-8")
-        if self.outcomes:
-            written.append(folder / f"{stem}.png")
-            draw(self, written[1])
-        return written
-
-    def _numbers(self) -> dict[str, Any]:
-        """All numbers behind table and picture, by names that say what they are."""
-
-        def method(name: str, outcome: Outcome) -> dict[str, Any]:
-            changes = self.changes(name)
-            return {
-                "test_metrics_per_seed": _by_task(self.problem, outcome.metrics),
-                "delta_m_percent_per_seed": (
-                    None if changes is None else _or_null(changes.mean(axis=1))
-                ),
-                "seconds_per_step_all_seeds": outcome.seconds_per_step,
-                "time_per_step_relative_to_equal": self.relative_time(name),
-                "training_losses_mean": _by_task(self.problem, outcome.losses.mean(axis=1)),
-                "task_weights_mean": _by_task(self.problem, outcome.weights.mean(axis=1)),
-            }
-
-        return {
-            "problem": self.problem.name,
-            "metrics": self.problem.metric_names,
-            "higher_is_better": self.problem.maximize,
-            "runs": self.runs,
-            "finished": self.finished,
-            "settings": {
-                "steps": self.steps,
-                "seeds": self.seeds,
-                "batch": self.problem.batch,
-                "optimizer": "adam, cosine decay",
-                "learning_rate": self.problem.learning_rate,
-                "balanced": "the trunk; heads receive their own task's gradient",
-            },
-            "versions": {"jaxmtl": jaxmtl.__version__, "jax": jax.__version__},
-            "single_task_metrics_per_seed": {t: _or_null(m) for t, m in self.alone.items()},
-            "methods": {name: method(name, o) for name, o in self.outcomes.items()},
-        }
-
 
 def _extremes(tasks: tuple[str, ...], changes: np.ndarray) -> list[str]:
     """Name the tasks of the largest and of the smallest mean change, with it."""
@@ -156,16 +101,3 @@ def _mean_and_spread(sample: np.ndarray) -> str:
     """Write "+1.2 ± 0.3", without the spread of a single number."""
     spread = f" ± {sample.std(ddof=1):.1f}" if len(sample) > 1 else ""
     return f"{sample.mean():+.1f}{spread}"
-
-
-def _by_task(problem: Problem, values: np.ndarray) -> dict[str, list[float | None]]:
-    """Columns under their tasks' names, to six digits."""
-    return {
-        task: _or_null([float(f"{value:.6g}") for value in column])
-        for task, column in zip(problem.tasks, values.T, strict=True)
-    }
-
-
-def _or_null(values: ArrayLike) -> list[float | None]:
-    """Numbers as JSON has them, which knows no NaN: a run that diverged leaves nulls."""
-    return [float(value) if np.isfinite(value) else None for value in np.asarray(values)]

@@ -5,13 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
-from jaxmtl._gram import combine, cross_gramian, gramian, only_active, solve_dtype
-from jaxmtl._leaf_roles import LeafRoles, select_leaves, selected_only
-from jaxmtl._stacked import check_fits, count_stacked, independent_batches
-from jaxmtl._step import keep_if_finite, read_inputs, weigh
-from jaxmtl._timing import init_timing
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
+from jaxmtl.balancing._gram import combine, cross_gramian, gramian, only_active, solve_dtype
+from jaxmtl.balancing._leaf_roles import LeafRoles, select_leaves, selected_only
+from jaxmtl.balancing._stacked import check_fits, count_stacked, independent_batches
+from jaxmtl.balancing._step import read_inputs, take_step
+from jaxmtl.balancing._timing import init_timing
 
 
 def make_balancer(
@@ -114,26 +114,37 @@ def make_balancer(
                 given = given._replace(cross_gramian=cross_gramian(*map(of_measured, batches)))
             return given
 
-        weights, new_state = weigh(weighting, timing, given, state, dtype, measure)
-        new_state = new_state._replace(preparation=prepared)
         leaves, treedef = jax.tree.flatten(grads)
         are_weighted = select_leaves(roles.weighted, grads)
-        to_weigh = iter(jax.tree.leaves(selected_only(roles.weighted, combined)))
-        plain = given.active.astype(weights.dtype)
-        updates = [
-            combine(weights, next(to_weigh)).astype(leaf.dtype) if w else combine(plain, leaf)
-            for leaf, w in zip(leaves, are_weighted, strict=True)
-        ]
-        unseen = updates
-        if "gramian" in weighting.reads and preparation is None and timing is None:
+
+        def combine_rows(weights: Array, plain: Array) -> tuple[list[Array], list[Array]]:
+            to_weigh = iter(jax.tree.leaves(selected_only(roles.weighted, combined)))
+            updates = [
+                combine(weights, next(to_weigh)).astype(leaf.dtype) if w else combine(plain, leaf)
+                for leaf, w in zip(leaves, are_weighted, strict=True)
+            ]
+            if "gramian" not in weighting.reads or preparation is not None or timing is not None:
+                return updates, updates
             # The Gramian vouches for what it measured: a non-finite entry shows on its diagonal.
             are_measured = select_leaves(roles.measured, grads)
-            unseen = [u for u, m in zip(updates, are_measured, strict=True) if not m]
-        return jax.tree.unflatten(treedef, updates), keep_if_finite(unseen, new_state, state)
+            return updates, [u for u, m in zip(updates, are_measured, strict=True) if not m]
+
+        updates, new_state = take_step(
+            weighting,
+            timing,
+            given,
+            state,
+            dtype,
+            measure=measure,
+            combine=combine_rows,
+            preparation=prepared,
+        )
+        return jax.tree.unflatten(treedef, updates), new_state
 
     balancer = Balancer(init, update)
     balancer.weighting, balancer.roles = weighting, roles
     balancer.preparation, balancer.timing = preparation, timing
+    balancer.description = f"make_balancer(<{weighting.update.__qualname__}>)"
     return balancer
 
 

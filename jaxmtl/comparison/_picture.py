@@ -1,21 +1,16 @@
 """The picture that ``python -m jaxmtl`` saves."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
 
-from jaxmtl._compare import Outcome
-
-if TYPE_CHECKING:
-    from jaxmtl._report import Report
-
-# Up to so many tasks, the picture has a column and the table a metric for each.
-MOST_COLUMNS = 5
+from jaxmtl.comparison._report import MOST_COLUMNS, Report
+from jaxmtl.comparison._training import Outcome
 
 
-def draw(report: "Report", path: Path) -> None:
+def draw(report: Report, path: Path) -> None:
     """Draw a column a task where they fit, else a table a quantity; and the summary."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -38,7 +33,7 @@ def draw(report: "Report", path: Path) -> None:
     plt.close(figure)
 
 
-def _draw_columns(report: "Report", colors: list[Any]) -> Any:
+def _draw_columns(report: Report, colors: list[Any]) -> Any:
     """Draw losses, shares of the weights and metrics, a column a task."""
     import matplotlib.pyplot as plt
 
@@ -75,7 +70,7 @@ def _draw_columns(report: "Report", colors: list[Any]) -> Any:
     return figure, axes
 
 
-def _draw_tables(report: "Report", colors: list[Any]) -> Any:
+def _draw_tables(report: Report, colors: list[Any]) -> Any:
     """Draw changes of the metrics and shares of the weights as tables of methods by tasks."""
     import matplotlib.pyplot as plt
 

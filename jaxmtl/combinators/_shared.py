@@ -1,12 +1,14 @@
 """Balancer -> Balancer: what is balanced, and how much each task matters."""
 
-from jaxmtl._balancer import rebuild
-from jaxmtl._base import Balancer, Given, check_balancer
 from jaxmtl._checks import check_choice, common_names, constant_vector, task_names
-from jaxmtl._leaf_roles import LeafRoles
 from jaxmtl._typing import Array, LeafSelector, PyTree, TaskVector
+from jaxmtl.balancing._balancer import rebuild
+from jaxmtl.balancing._base import Balancer, Given, check_balancer
+from jaxmtl.balancing._described import described
+from jaxmtl.balancing._leaf_roles import LeafRoles
 
 
+@described
 def on_shared(balancer: Balancer, shared: LeafSelector, heads: str = "own") -> Balancer:
     """Balance the gradients of the shared leaves only.
 
@@ -51,6 +53,7 @@ def on_shared(balancer: Balancer, shared: LeafSelector, heads: str = "own") -> B
     return rebuild(balancer, roles=LeafRoles((*roles.measured, shared), weighted))
 
 
+@described
 def prioritise(balancer: Balancer, priorities: TaskVector) -> Balancer:
     """Multiply the weights of any method by the user's own priorities, w_i <- p_i w_i.
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._programs import is_variable, opened, read_program, run_program
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.backward._programs import is_variable, opened, read_program, run_program
 
 # How the way back from losses that were stacked begins, in this and earlier versions of JAX.
 TAKE_APART = {"reshape", "slice", "split", "squeeze", "unstack"}

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._balancer import rebuild
-from jaxmtl._base import Balancer, Given, Weighting, check_balancer
 from jaxmtl._checks import constant_vector, leaf_path
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import rebuild
+from jaxmtl.balancing._base import Balancer, Given, Weighting, check_balancer
+from jaxmtl.balancing._described import described
 
 
+@described
 def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
     """Balance some losses, and add the others with constant weights.
 

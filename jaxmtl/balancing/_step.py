@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._base import BalancerState, Given, Timing, Weighting
 from jaxmtl._checks import common_names, task_mask, task_names, task_vector
-from jaxmtl._timing import applied, is_due
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.balancing._base import BalancerState, Given, Timing, Weighting
+from jaxmtl.balancing._timing import applied, is_due
 
 
 def read_inputs(
@@ -59,6 +59,38 @@ def read_inputs(
         mask,
         extra={name: read(name, extra[name]) for name in sorted(weighting.extra)},
     )
+
+
+def take_step(
+    weighting: Weighting,
+    timing: Timing | None,
+    given: Given,
+    state: BalancerState,
+    dtype: jnp.dtype,
+    *,
+    measure: Callable[[Given], Given] | None,
+    combine: Callable[[Array, Array], tuple[list[Array], list[Array]]],
+    preparation: PyTree,
+) -> tuple[list[Array], BalancerState]:
+    """Take one step of a method, from its inputs to the update, wherever its Gramian comes from.
+
+    Args:
+      weighting: the method.
+      timing: when it is asked; at every step if None.
+      given: the inputs, without Gramians.
+      state: the balancer's state.
+      dtype: the type of the weights.
+      measure: as for ``weigh``.
+      combine: (T,) weights and (T,) ones for the tasks present -> the leaves of the update, and
+        those of them that have to be looked at to know whether they are finite.
+      preparation: what the method keeps of the gradients from now on.
+
+    Returns:
+      The leaves of the update, and the new state; the old one where something is not finite.
+    """
+    weights, new_state = weigh(weighting, timing, given, state, dtype, measure)
+    updates, unseen = combine(weights, given.active.astype(weights.dtype))
+    return updates, keep_if_finite(unseen, new_state._replace(preparation=preparation), state)
 
 
 def weigh(

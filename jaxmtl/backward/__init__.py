@@ -1,0 +1,1 @@
+"""From a function of several losses to gradients: of each, or of their balance."""

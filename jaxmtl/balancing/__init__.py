@@ -1,0 +1,1 @@
+"""From gradients to an update: Gramian, task weights, combination, optax."""

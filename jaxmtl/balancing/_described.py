@@ -1,0 +1,58 @@
+"""What a balancer says of itself, and of a call that it does not understand."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import jax
+import optax
+
+from jaxmtl.balancing._base import Balancer
+
+P = ParamSpec("P")
+
+
+def described(factory: Callable[P, Balancer]) -> Callable[P, Balancer]:
+    """Let the balancers that a function makes say how they were made.
+
+    ``repr(jaxmtl.every(jaxmtl.mgda(num_tasks=3), 2))`` is ``every(mgda(num_tasks=3), k=2)``, and
+    ``jaxmtl.mgda(3)`` is told that the number goes by its name.
+    """
+    signature, name = inspect.signature(factory), factory.__name__
+
+    @functools.wraps(factory)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Balancer:
+        try:
+            arguments = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            names = ", ".join(_with_stars(signature))
+            raise TypeError(
+                f"{name}({names}) cannot be called so: {error}. What stands behind a * goes by its"
+                " name, such as num_tasks=3."
+            ) from None
+        balancer = factory(*args, **kwargs)
+        balancer.description = f"{name}({', '.join(map(_text, arguments, arguments.values()))})"
+        return balancer
+
+    return make
+
+
+def _with_stars(signature: inspect.Signature) -> list[str]:
+    """The names of the arguments, those that go by name only behind a star."""
+    kinds = inspect.Parameter
+    names = [p.name for p in signature.parameters.values() if p.kind is not kinds.KEYWORD_ONLY]
+    by_name = [p.name for p in signature.parameters.values() if p.kind is kinds.KEYWORD_ONLY]
+    return [*names, *(["*", *by_name] if by_name else [])]
+
+
+def _text(name: str, value: Any) -> str:
+    """An argument as it would be written, in brief."""
+    if isinstance(value, Balancer):
+        return repr(value)
+    if isinstance(value, jax.Array):
+        return f"{name}=<{value.dtype}{list(value.shape)}>"
+    if callable(value) or isinstance(value, optax.GradientTransformation):
+        return f"{name}=<{type(value).__name__}>"
+    text = repr(value)
+    return f"{name}={text}" if len(text) <= 60 else f"{name}={text[:57]}..."

@@ -1,0 +1,1 @@
+"""From balancer to balancer, and what stands before one in a chain."""
