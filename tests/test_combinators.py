@@ -8,6 +8,8 @@ import pytest
 import jaxmtl
 from tests.references import min_norm_weights
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 PARAMS = {"trunk": {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}, "heads": jnp.zeros(3)}
 RNG = np.random.default_rng(0)
 GRADS = {

@@ -10,6 +10,8 @@ import jaxmtl
 from jaxmtl.diagnostics import report
 from tests.references import gradients, min_norm_weights, relative_error
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 @pytest.mark.parametrize("spread", [0, 3])
 def test_report_against_numpy(spread):

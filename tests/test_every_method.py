@@ -16,6 +16,8 @@ from jaxmtl.methods import METHODS
 from tests import references
 from tests.references import as_vector
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 NAMES = list(METHODS)
 
 
@@ -193,6 +195,8 @@ def test_permuting_the_tasks_changes_nothing(name):
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_updates_keep_their_type_and_the_solve_does_not_lose_it(name, dtype):
     balancer = make(name)
+    if dtype == jnp.float16 and balancer.preparation is None and name not in SOME:
+        pytest.skip("nothing but the Gramian and the combination, the same for all, sees the type")
     j = references.gradients(8, 3, 10, kind="conflicting")
     grads = as_tree(j, dtype)
     exact = np.asarray(jnp.concatenate([grads["a"].reshape(3, -1), grads["b"]], 1), np.float64)

@@ -17,6 +17,7 @@ from jaxmtl.problems import PROBLEMS
 from jaxmtl.problems._problem import Problem
 
 
+@pytest.mark.slow
 def test_a_short_comparison(tmp_path, capsys):
     out = tmp_path / "deep" / "results"
     names = ["equal", "normalize", "initial_loss"]
@@ -47,6 +48,7 @@ def test_a_short_comparison(tmp_path, capsys):
     assert imread(out / "comparison.png").shape[0] > 500
 
 
+@pytest.mark.slow
 def test_training_learns_and_balancing_matters(tmp_path):
     """The large effect that the problem is there to show, on two seeds and 200 steps."""
     arguments = ["--methods", "equal", "normalize", "--seeds", "2", "--steps", "200"]
@@ -136,6 +138,7 @@ def paraboloids(num_tasks):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_tasks", [2, 7])
 def test_a_problem_without_heads_and_without_theory(num_tasks, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(__main__, "load", lambda name: paraboloids(num_tasks))
@@ -197,6 +200,7 @@ def test_numbers_that_are_none_are_refused(option, value, capsys):
     assert "must be a whole number of at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [0, 2, 5])
 def test_interruption_keeps_what_was_finished(finished, tmp_path, capsys, monkeypatch):
     train, calls = _compare.Comparison.train, []
@@ -225,6 +229,7 @@ def test_interruption_keeps_what_was_finished(finished, tmp_path, capsys, monkey
         assert len(numbers["methods"]) == done
 
 
+@pytest.mark.slow
 def test_a_failing_method_loses_nothing_of_the_others(tmp_path, monkeypatch):
     train = _compare.Comparison.train
 

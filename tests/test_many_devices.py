@@ -17,7 +17,7 @@ from tests.devices import problem
 from tests.devices.sharded import LAYOUTS, SHARDED
 
 # One worker, which runs each process once.
-pytestmark = pytest.mark.xdist_group("many_devices")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("many_devices")]
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 300

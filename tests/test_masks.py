@@ -7,6 +7,8 @@ import pytest
 
 import jaxmtl
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 RNG = np.random.default_rng(0)
 VALUES = RNG.normal(size=(4, 3, 5))
 MASK = RNG.random((4, 3, 5)) < 0.4

@@ -15,6 +15,8 @@ import pytest
 import jaxmtl
 from tests.references import Adam, relative_error
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 T, STEPS = 3, 6
 RNG = np.random.default_rng(0)
 SCALES = np.array([1.0, 10.0, 0.1])

@@ -11,6 +11,8 @@ import pytest
 import jaxmtl
 from tests.references import gradients, min_norm_weights
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 PARAMS = jnp.zeros(6)
 STACKS = [gradients(seed, 3, 6, kind="conflicting") for seed in range(7)]
 WEIGHTS = np.array([min_norm_weights(j) for j in STACKS])

@@ -9,6 +9,8 @@ import pytest
 import jaxmtl
 from tests.references import Adam, gradients
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 T, STEPS = 3, 5
 PARAMS = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(4)}
 # Norms from 0.01 to 100, so that a clip at 1 binds for some tasks and not for others.

@@ -174,6 +174,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_jax_of_tomorrow_costs_no_gradient(change):
     before, operation = CHANGES[change]

@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
 import jaxmtl
 from tests.references import gradients
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def test_graddrop_keeps_one_sign_with_the_probability_of_its_purity():

@@ -41,6 +41,8 @@ ALIGNED = [("aligned_mtl", scale) for scale in ("min", "median", "rmse")]
 DIRECT = [(name, None) for name in ("upgrad", "dualproj", "imtl_g", "conflict_free")]
 lines = []
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def table():

@@ -17,6 +17,8 @@ import jaxmtl
 from tests.crosschecks import exact
 from tests.references import gradients, relative_error
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compiler")]
+
 SIZE = 40
 STACKS = [
     gradients(seed, num, SIZE, spread, "conflicting")

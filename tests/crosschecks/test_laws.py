@@ -13,6 +13,8 @@ from jaxmtl.methods import METHODS
 from jaxmtl.solvers import dual_cone
 from tests.crosschecks import exact
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SIZE = 6
 TASKS = (2, 3, 5)
 # Functions of the Gramian alone that treat all tasks alike and depend on it continuously.

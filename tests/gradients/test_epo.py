@@ -9,6 +9,8 @@ import scipy.optimize
 import jaxmtl
 from tests.references import J2, gradients, relative_error
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 def reference(j, losses, p, tolerance=1e-4):
     """The weights, and which of the two programmes they solve."""

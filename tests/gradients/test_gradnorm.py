@@ -9,6 +9,8 @@ import pytest
 import jaxmtl
 from tests.references import gradients, relative_error
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 def objective(w, norms, rates, alpha, mean):
     return np.sum(np.abs(w * norms - mean * rates**alpha))

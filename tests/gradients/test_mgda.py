@@ -8,6 +8,8 @@ import pytest
 import jaxmtl
 from tests.references import J2, gradients, min_norm_weights, relative_error
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 LOSSES = np.array([0.5, 4.0, 2.0, 30.0])
 
 

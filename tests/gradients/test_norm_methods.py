@@ -8,6 +8,8 @@ import pytest
 import jaxmtl
 from tests.references import J2, gradients, relative_error
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 def run(balancer, stacks, **kwargs):
     """Updates and weights of every step; keyword arguments hold one value a step."""

@@ -8,6 +8,8 @@ import pytest
 import jaxmtl
 from tests.references import gradients, relative_error
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 @pytest.mark.parametrize("spread", [0.0, 6.0])
 def test_unit_gradients_are_summed(spread):

@@ -9,6 +9,8 @@ import jaxmtl
 from tests import references
 from tests.references import J2, relative_error
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 def orders_of(key, num_tasks):
     """The orders of the first step, drawn as the method documents: split, then one a task."""

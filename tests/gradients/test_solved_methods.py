@@ -11,6 +11,8 @@ import scipy.optimize
 import jaxmtl
 from tests.references import J2, J3, gradients, relative_error
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 A, B = 0.5914611522, 0.4070714829
 
 

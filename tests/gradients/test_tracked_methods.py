@@ -9,6 +9,8 @@ import jaxmtl
 from tests.gradients.test_norm_methods import run
 from tests.references import gradients, min_norm_weights, nearest_convex, relative_error
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 NOISY = [gradients(seed, 3, 30, spread=1, kind="conflicting") for seed in range(8)]
 
 

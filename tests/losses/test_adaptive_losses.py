@@ -8,6 +8,8 @@ import pytest
 from jaxmtl.losses.relobralo import relobralo
 from jaxmtl.losses.softadapt import softadapt
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 RNG = np.random.default_rng(0)
 HISTORY = RNG.uniform(0.2, 5.0, size=(40, 3)) * np.array([0.01, 1.0, 100.0])
 

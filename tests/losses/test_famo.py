@@ -9,6 +9,8 @@ import pytest
 import jaxmtl
 from jaxmtl.losses.famo import FAMOState, famo, famo_after_step
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 RNG = np.random.default_rng(0)
 MATRICES = RNG.normal(size=(3, 4, 4)) * np.array([0.3, 1.0, 3.0]).reshape(3, 1, 1)
 TARGETS = RNG.normal(size=(3, 4))

@@ -9,6 +9,8 @@ import pytest
 import jaxmtl
 from jaxmtl import theory
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 RNG = np.random.default_rng(0)
 HISTORY = RNG.uniform(0.2, 5.0, size=(6, 3))
 

@@ -13,6 +13,8 @@ from jaxmtl.losses.pbi import pbi
 from jaxmtl.losses.stch import stch
 from jaxmtl.losses.tchebycheff import tchebycheff
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 def weights_of(balancer, losses, active=None, dtype=jnp.float32):
     grads = jnp.eye(len(losses), dtype=dtype)

@@ -8,6 +8,8 @@ import pytest
 
 import jaxmtl
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 LOSSES = np.array([0.2, 1.0, 30.0])
 
 

@@ -237,6 +237,7 @@ def test_each_loss_is_zero_where_it_should_be():
     assert curve_metrics(zero, batch)["colour"] < 1
 
 
+@pytest.mark.slow
 def test_black_pictures_have_finite_gradients():
     black = np.zeros((1, 16, 16, 3), np.float32)
     batch = {"dark": black, "truth": black}
@@ -255,6 +256,7 @@ def test_tasks_are_named_in_leaf_order(problem):
     assert problem.prior_values is None
 
 
+@pytest.mark.slow
 def test_a_hundred_steps_teach_it_something(problem):
     """Trained on reconstruction, test pictures come out closer to the truth than they went in."""
     params = problem.init(jax.random.key(0))
