@@ -10,6 +10,7 @@ from jax import lax
 from jax.extend.core import Jaxpr
 
 import jaxmtl
+from jaxmtl.backward import _cpu_layouts
 from jaxmtl.backward._cpu_layouts import laid_out, largest_result
 from jaxmtl.backward._linearise import CACHE
 from tests.references import as_vector, relative_error
@@ -251,3 +252,19 @@ def test_every_on_convolutions_chooses_between_branches():
         expected, _ = balancer.update(grads, state, losses=values)
         _, grad, _ = jax.jit(route)(state, params, images)
         assert relative_error(as_vector(grad), as_vector(expected)) < 1e-5
+
+
+def test_each_side_of_a_turned_product_keeps_its_precision():
+    def turned(a, b):
+        return jnp.transpose(lax.dot(a, b, precision=("highest", "default")))
+
+    (product,) = named("dot_general", laid_out(turned), jnp.ones((4, 3)), jnp.ones((3, 5)))
+    assert product.params["precision"] == (lax.Precision.DEFAULT, lax.Precision.HIGHEST)
+
+
+def test_a_product_with_a_parameter_that_is_not_known_stays(monkeypatch):
+    def turned(a, b):
+        return jnp.transpose(a @ b)
+
+    monkeypatch.setattr(_cpu_layouts, "_OF_A_PRODUCT", {"dimension_numbers", "precision"})
+    assert named("transpose", laid_out(turned), jnp.ones((4, 3)), jnp.ones((3, 5)))

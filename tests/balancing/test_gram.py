@@ -46,6 +46,21 @@ def test_long_sums_lose_no_more_than_their_last_digits(num_tasks):
     np.testing.assert_allclose(inner, np.full((num_tasks, num_tasks), exact), rtol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("num_tasks", "size"), [(2, 300), (4, 5000), (16, 300), (3, 100_000), (8, 400_000)]
+)
+def test_errors_are_those_of_a_few_roundings(num_tasks, size):
+    """Of almost opposite gradients, whose combinations have no more digits than the Gramian."""
+    gramian = jax.jit(_gram.gramian)
+    for seed in range(5):
+        j = np.random.default_rng(seed).normal(size=(num_tasks, size))
+        j = (j - 0.98 * j.mean(axis=0)).astype(np.float32)
+        exact = j.astype(np.float64) @ j.T
+        lengths = np.sqrt(np.diag(exact))
+        error = np.abs(np.asarray(gramian([jnp.asarray(j)]), np.float64) - exact)
+        assert np.max(error / np.outer(lengths, lengths)) <= 3.5 * 2.0**-24
+
+
 @pytest.mark.parametrize("num_tasks", [3, 5])
 def test_gramian_is_differentiated_and_mapped(num_tasks):
     rng = np.random.default_rng(1)

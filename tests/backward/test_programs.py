@@ -11,8 +11,8 @@ import pytest
 
 import jaxmtl
 from jaxmtl.backward import _programs
+from tests.backward.test_task_rows import LOSSES, check_rows
 from tests.references import as_vector, relative_error
-from tests.test_task_rows import LOSSES, check_rows
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import jaxmtl
+from tests.backward.test_cpu_layouts import named
 from tests.references import as_vector, relative_error
-from tests.test_cpu_layouts import named
 
 X = np.random.default_rng(0).normal(size=(6, 5))
 PARAMS = {
