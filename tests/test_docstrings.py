@@ -39,6 +39,7 @@ def examples_of(name):
     return [test for test in Finder().find(importlib.import_module(name)) if test.examples]
 
 
+@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
     runner = doctest.DocTestRunner()

@@ -417,17 +417,22 @@ def test_no_task_present_gives_zero_and_keeps_the_averages(name):
         np.testing.assert_array_equal(new, old)
 
 
+@pytest.fixture(scope="module")
+def checkpointer():
+    with ocp.StandardCheckpointer() as checkpointer:
+        yield checkpointer
+
+
 @every_method
-def test_a_saved_state_continues_bit_for_bit(name, tmp_path):
+def test_a_saved_state_continues_bit_for_bit(name, tmp_path, checkpointer):
     balancer, update = jitted(name)
     stacks = [as_tree(references.gradients(seed, 3, 10, kind="conflicting")) for seed in range(4)]
     losses, active = np.array(LOSSES[:3], np.float32), np.ones(3, bool)
     _, state = update(stacks[0], balancer.init(PARAMS), losses, active)
     _, state = update(stacks[1], state, 0.7 * losses, active)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(tmp_path / "state", state)
-        checkpointer.wait_until_finished()
-        restored = checkpointer.restore(tmp_path / "state", balancer.init(PARAMS))
+    checkpointer.save(tmp_path / "state", state)
+    checkpointer.wait_until_finished()
+    restored = checkpointer.restore(tmp_path / "state", balancer.init(PARAMS))
     assert_same_state(restored, state)
     for stack in stacks[2:]:
         updates, state = update(stack, state, 0.5 * losses, active)

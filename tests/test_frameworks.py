@@ -16,6 +16,8 @@ from flax.training import train_state
 
 import jaxmtl
 
+pytestmark = pytest.mark.slow  # the README's blocks train in the first stage
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 3)).astype(np.float32)
 Y = {"big": 10 * np.sin(X @ [1.0, 2.0, -1.0]) + 20, "small": 0.1 * np.cos(X @ [0.0, 1.0, 2.0])}

@@ -80,37 +80,14 @@ def take_step(
       given: the inputs, without Gramians.
       state: the balancer's state.
       dtype: the type of the weights.
-      measure: as for ``weigh``.
+      measure: adds the Gramians that the method reads; it runs only where the method is asked. If
+        None, a timed method is not asked, and its last weights hold.
       combine: (T,) weights and (T,) ones for the tasks present -> the leaves of the update, and
         those of them that have to be looked at to know whether they are finite.
       preparation: what the method keeps of the gradients from now on.
 
     Returns:
       The leaves of the update, and the new state; the old one where something is not finite.
-    """
-    weights, new_state = weigh(weighting, timing, given, state, dtype, measure)
-    updates, unseen = combine(weights, given.active.astype(weights.dtype))
-    return updates, keep_if_finite(unseen, new_state._replace(preparation=preparation), state)
-
-
-def weigh(
-    weighting: Weighting,
-    timing: Timing | None,
-    given: Given,
-    state: BalancerState,
-    dtype: jnp.dtype,
-    measure: Callable[[Given], Given] | None = None,
-) -> tuple[Array, BalancerState]:
-    """Find this step's weights; NaN and the old state where something is not finite.
-
-    Args:
-      weighting: the method.
-      timing: when it is asked; at every step if None.
-      given: the inputs, without Gramians.
-      state: the balancer's state.
-      dtype: the type of the weights.
-      measure: adds the Gramians that the method reads; it runs only where the method is asked. If
-        None, a timed method is not asked, and its last weights hold.
     """
 
     def ask(method: PyTree) -> tuple[Array, PyTree]:
@@ -136,7 +113,10 @@ def weigh(
     finite &= jnp.all(jnp.isfinite(weights)) & ~_holds_nan(method)
     kept = None if state.task_weights is None else weights
     new_state = state._replace(task_weights=kept, method=method, timing=new_timing)
-    return jnp.where(finite, weights, jnp.nan), keep(finite, new_state, state)
+    weights = jnp.where(finite, weights, jnp.nan)
+    new_state = keep(finite, new_state, state)._replace(preparation=preparation)
+    updates, unseen = combine(weights, given.active.astype(weights.dtype))
+    return updates, keep_if_finite(unseen, new_state, state)
 
 
 def _ask(

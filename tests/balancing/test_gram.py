@@ -25,7 +25,7 @@ def test_gramian_is_accumulated_in_float32(dtype):
 
 
 @pytest.mark.parametrize("size", [1, 128, 129, 5000, 30_000])
-@pytest.mark.parametrize("num_tasks", [1, 2, 3, 4, 5, 15, 16, 17, 33, 64, 65])
+@pytest.mark.parametrize("num_tasks", [1, 2, 4, 5, 15, 16, 17, 64, 65])
 def test_gramian_of_any_number_of_tasks_and_columns(num_tasks, size):
     rng = np.random.default_rng(0)
     j = (rng.normal(size=(num_tasks, size)) + 0.1).astype(np.float32)

@@ -179,6 +179,7 @@ def test_losses_and_metrics_against_float64(problem):
         np.testing.assert_allclose(value, metrics[task], rtol=1e-4, err_msg=task)
 
 
+@pytest.mark.slow
 def test_the_network_against_float64(problem):
     """Features and layers, written with loops; the problem's losses are those of these curves."""
     batch, params = first(problem.test, 3), problem.init(jax.random.key(0))
