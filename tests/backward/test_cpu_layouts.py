@@ -233,6 +233,7 @@ def test_the_largest_result_is_found_inside():
     assert largest_result(function, jnp.ones(10)) == 10 * 10 * 4
 
 
+@pytest.mark.slow
 def test_every_on_convolutions_chooses_between_branches():
     def losses(params, x):
         h = lax.conv(x, params["w"], (1, 1), "SAME")

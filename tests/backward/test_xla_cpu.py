@@ -8,6 +8,8 @@ import pytest
 
 from jaxmtl.backward import _xla_cpu
 
+# A process each.
+pytestmark = pytest.mark.slow
 affected = pytest.mark.skipif(not _xla_cpu._is_affected(), reason="this jaxlib compiles correctly")
 
 TRACE = """

@@ -13,7 +13,7 @@ from jaxmtl.methods import METHODS
 from jaxmtl.solvers import dual_cone
 from tests.crosschecks import exact
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compiler")]
 
 SIZE = 6
 TASKS = (2, 3, 5)

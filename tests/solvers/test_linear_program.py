@@ -105,6 +105,7 @@ def test_sizes_do_no_harm():
         np.testing.assert_allclose(w, base, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pivots_are_counted_and_limited():
     j = gradients(1, 12, 20, kind="conflicting")
     gram = jnp.float32(j @ j.T)
@@ -115,6 +116,7 @@ def test_pivots_are_counted_and_limited():
     assert cut.residual > 1e-3 > whole.residual
 
 
+@pytest.mark.slow
 def test_vmap_and_eager_mode_under_debug_nans():
     grams = [np.cov(np.random.default_rng(seed).normal(size=(4, 3))) for seed in range(6)]
     grams = jnp.float32(np.stack([*grams, np.zeros((4, 4))]))
