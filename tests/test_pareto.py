@@ -10,6 +10,8 @@ import pytest
 
 from jaxmtl import pareto
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 volume = jax.jit(pareto.hypervolume)
 
 

@@ -146,9 +146,10 @@ def pull_back_each(at: Linearised, chunk_size: int | None) -> PyTree:
     """Stack the gradients of the single losses: all at once, or in chunks one after the other."""
 
     def side_by_side(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
-        if chunk_size is not None:
-            return lax.map(function, rows, batch_size=chunk_size)
-        return jax.vmap(function)(rows)
+        if chunk_size is None:
+            return jax.vmap(function)(rows)
+        # One at a time without vmap, of which a call back to the host, say, may know nothing.
+        return lax.map(function, rows, batch_size=None if chunk_size == 1 else chunk_size)
 
     def for_each(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
         if chunk_size is None and on_one_cpu():

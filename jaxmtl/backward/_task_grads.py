@@ -30,8 +30,9 @@ def value_and_task_grads(
       has_aux: whether ``fun`` returns auxiliary data beside the losses. Since there is one forward
         pass, such data (running averages, say) are made once, not once per task.
       chunk_size: how many backward passes run side by side, the chunks one after the other: less
-        memory for what is between the layers. If None, all of them; on a CPU, large ones run one by
-        one in any case, which is faster there.
+        memory for what is between the layers. With 1 they are not mapped, so that operations
+        without a batching rule will do. If None, all of them; on a CPU, large ones run one by one
+        in any case, which is faster there.
 
     Returns:
       A function of the same arguments that returns ``(losses, grads)``, or

@@ -54,5 +54,5 @@ def _text(name: str, value: Any) -> str:
         return f"{name}=<{value.dtype}{list(value.shape)}>"
     if callable(value) or isinstance(value, optax.GradientTransformation):
         return f"{name}=<{type(value).__name__}>"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return f"{name}={text}" if len(text) <= 60 else f"{name}={text[:57]}..."

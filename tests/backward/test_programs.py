@@ -71,6 +71,7 @@ def routes(fun, params, data):
         yield jax.jit(route)(method.init(params), params, data)[1]
 
 
+@pytest.mark.slow
 def test_every_route_has_a_plain_way(tomorrow):
     def as_type(dtype):
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (CONVOLUTIONS, IMAGES))

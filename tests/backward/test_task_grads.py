@@ -210,3 +210,30 @@ def test_layer_norm_canary(num_tasks):
         along = normal * np.mean(to_normal * normal, axis=-1, keepdims=True)
         expected = x.T @ ((centred - along) / deviation)
         assert relative_error(grads[task], expected) < 1e-5
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_an_operation_that_cannot_be_mapped_is_run_once_a_task(jitted):
+    """A call back to the host has no batching rule; chunks of one need none."""
+
+    def on_host(function, x, *rest):
+        return jax.pure_callback(function, jax.ShapeDtypeStruct(x.shape, x.dtype), x, *rest)
+
+    @jax.custom_vjp
+    def sine(x):
+        return on_host(np.sin, x)
+
+    sine.defvjp(
+        lambda x: (sine(x), x),
+        lambda x, ct: (on_host(lambda x, ct: np.cos(x) * ct, x, ct),),
+    )
+
+    def losses(w):
+        z = sine(jnp.arange(4.0) * w)
+        return {"a": jnp.sum(z), "b": jnp.sum(z**2)}
+
+    function = jaxmtl.value_and_task_grads(losses, chunk_size=1)
+    _, grads = (jax.jit(function) if jitted else function)(jnp.full(4, 0.3))
+    x = np.arange(4.0)
+    to_a = x * np.cos(0.3 * x)
+    np.testing.assert_allclose(grads, [to_a, 2 * np.sin(0.3 * x) * to_a], rtol=1e-5)

@@ -9,6 +9,8 @@ import pytest
 
 from jaxmtl.problems.digits import digits
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 @pytest.fixture(scope="module")
 def problem():

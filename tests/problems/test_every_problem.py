@@ -8,6 +8,8 @@ import pytest
 from jaxmtl import problems
 from jaxmtl.problems import PROBLEMS
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 @pytest.fixture(scope="module", params=PROBLEMS)
 def name(request):

@@ -12,6 +12,8 @@ from jaxmtl.problems import low_light as module
 from jaxmtl.problems.low_light import curve_losses, curve_metrics, enhance, low_light
 from jaxmtl.problems.photos import SPLITS, darken, load_photos, make_splits
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 NAMES = ("train", "validation", "test")
 
 

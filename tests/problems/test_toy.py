@@ -10,6 +10,8 @@ from scipy.optimize import minimize
 import jaxmtl
 from jaxmtl.problems.toy import SCALES, STARTS, pareto_set, toy, toy_losses
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 POINTS = np.random.default_rng(0).uniform(-10, 10, (200, 2))
 
 

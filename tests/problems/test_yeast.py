@@ -9,6 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from jaxmtl.problems.yeast import yeast
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 @pytest.fixture(scope="module")
 def problem():
