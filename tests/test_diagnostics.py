@@ -52,6 +52,7 @@ def test_report_of_nothing_and_of_zero_gradients_is_finite():
         lambda: jaxmtl.on_shared(jaxmtl.gradnorm(3), {"w": True, "v": False}),
     ],
 )
+@pytest.mark.slow
 def test_report_only_changes_nothing(make):
     plain, reporting = make(), jaxmtl.report_only(make())
     params = {"w": jnp.zeros(20), "v": jnp.zeros(10)}

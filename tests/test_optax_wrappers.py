@@ -313,6 +313,7 @@ def save_and_restore(tmp_path, state, like):
         return checkpointer.restore(tmp_path / "state", like)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESUMED)
 @pytest.mark.parametrize("stop", [3, 4])
 def test_a_restored_run_continues_bit_for_bit(name, stop, tmp_path):

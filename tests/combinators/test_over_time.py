@@ -168,6 +168,7 @@ def losses_fn(params, x):
 @pytest.mark.parametrize(
     "method", [jaxmtl.upgrad, lambda num_tasks: jaxmtl.gradnorm(num_tasks), jaxmtl.gls]
 )
+@pytest.mark.slow
 def test_both_routes_agree_at_every_step(method, wrap):
     balancer = wrap(method(num_tasks=3))
     params = {"w": jnp.asarray(gradients(0, 4, 5), jnp.float32), "free": jnp.ones(2)}

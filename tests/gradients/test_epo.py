@@ -79,6 +79,7 @@ def test_two_tasks_by_hand():
     np.testing.assert_allclose(found.task_weights, [22 / 40, 18 / 40], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1e-30, 1e-6, 1e6, 1e30])
 def test_units_of_losses_and_preferences(unit):
     j, losses, p = gradients(0, 4, 10, kind="conflicting"), np.array([3, 1, 2, 0.1]), np.ones(4)
