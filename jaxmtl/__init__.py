@@ -17,12 +17,12 @@ Methods whose weights come from the gradients
     coordinate ``graddrop``, ``trimmed_mean``
 Combinators, from balancer to balancer
     ``on_shared``, ``prioritise``, ``with_fixed``, ``every``, ``smooth``, ``warm_up``,
-    ``report_only``; before a balancer in a chain ``per_task``
+    ``skip_broken``, ``report_only``; before a balancer in a chain ``per_task``
 Reading a state
     ``find_state``, ``by_task``, ``diagnostics``
 A method of one's own
-    ``make_balancer`` with ``Weighting``, ``Given``, ``Preparation``, ``Timing``; ``Balancer``,
-    ``BalancerState``
+    ``make_balancer`` with ``Weighting``, ``Given``, ``Preparation``, ``Timing``, ``Reporting``;
+    ``Balancer``, ``BalancerState``
 Modules
     ``methods`` (the table of all methods, and ``methods.make``), ``pareto``, ``solvers``,
     ``theory``; on first use ``problems`` and ``plotting``
@@ -38,7 +38,16 @@ from jaxmtl.backward._shared_leaves import shared_leaves
 from jaxmtl.backward._task_grads import value_and_task_grads
 from jaxmtl.backward._xla_cpu import use_safe_cpu_compiler
 from jaxmtl.balancing._balancer import make_balancer
-from jaxmtl.balancing._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
+from jaxmtl.balancing._base import (
+    Balancer,
+    BalancerState,
+    Given,
+    Preparation,
+    Reporting,
+    Timing,
+    Weighting,
+)
+from jaxmtl.combinators._broken import skip_broken
 from jaxmtl.combinators._fixed import with_fixed
 from jaxmtl.combinators._over_time import every, smooth, warm_up
 from jaxmtl.combinators._per_task import per_task
@@ -104,6 +113,7 @@ __all__ = [
     "BalancerState",
     "Given",
     "Preparation",
+    "Reporting",
     "Timing",
     "Weighting",
     "aligned_mtl",
@@ -156,6 +166,7 @@ __all__ = [
     "rlw",
     "sdmgrad",
     "shared_leaves",
+    "skip_broken",
     "smooth",
     "softadapt",
     "solvers",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._typing import Array, TaskVector
+from jaxmtl._typing import Array, PyTree, TaskVector
 
 
 def check_num_tasks(num_tasks: Any) -> None:
@@ -87,23 +87,38 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def typed_key(key: Any) -> Array:
-    """Read a random key: a typed key, a raw uint32 key, or an integer seed.
+    """Read a random key: a typed key, a raw key of the default implementation, or an integer seed.
 
     Raises:
       ValueError: where it is none of them.
     """
-    if isinstance(key, int | np.ndarray | jax.Array) and not isinstance(key, bool):
+    if isinstance(key, int | np.integer | np.ndarray | jax.Array) and not isinstance(key, bool):
         dtype, shape = jnp.result_type(key), jnp.shape(key)
         if jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ():
             return jnp.asarray(key)
-        if dtype == jnp.uint32 and shape == (2,):
+        raw = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+        if (dtype, shape) == (raw.dtype, raw.shape):
             return jax.random.wrap_key_data(jnp.asarray(key))
         if jnp.issubdtype(dtype, jnp.integer) and shape == ():
             return jax.random.key(key)
     raise ValueError(
         "key must be one JAX random key, such as jax.random.key(0), or an int seed, but it is"
-        f" {key!r}."
+        f" {key!r}. A raw key of another implementation than jax_default_prng_impl has to be"
+        ' wrapped, as in jax.random.wrap_key_data(key, impl="rbg").'
     )
+
+
+def check_floating(what: str, tree: PyTree, *, or_whole: bool = False) -> None:
+    """Raise unless all leaves are real floating-point numbers, or whole ones where they may be."""
+    kinds = (jnp.floating, jnp.integer, jnp.bool_) if or_whole else (jnp.floating,)
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        dtype = jnp.result_type(leaf)
+        if not any(jnp.issubdtype(dtype, kind) for kind in kinds):
+            raise ValueError(
+                f"The {what} {leaf_path(path)!r} has type {dtype}, but only real floating-point"
+                " gradients can be balanced: differentiate with respect to floating leaves only,"
+                " and write a complex number as two real ones."
+            )
 
 
 def task_vector(name: str, value: TaskVector, num_tasks: int | None = None) -> Array:
@@ -163,28 +178,6 @@ def _is_real(leaf: Any) -> bool:
         return False
     kinds = (jnp.floating, jnp.integer, jnp.bool_)
     return any(jnp.issubdtype(jnp.result_type(leaf), kind) for kind in kinds)
-
-
-def task_names(value: TaskVector) -> tuple[str, ...] | None:
-    """The tasks' names in ``jax.tree.leaves`` order; None where they are numbered, not named."""
-    names = tuple(leaf_path(path) for path, _ in jax.tree.leaves_with_path(value))
-    return None if all(name.isdigit() or not name for name in names) else names
-
-
-def common_names(named: dict[str, tuple[str, ...] | None]) -> tuple[str, ...] | None:
-    """The tasks' names, of arguments that all give the same or none.
-
-    Raises:
-      ValueError: where two arguments name the tasks differently, or in another order.
-    """
-    names = {argument: value for argument, value in named.items() if value is not None}
-    if len(set(names.values())) > 1:
-        raise ValueError(
-            "The tasks must bear the same names in the same order everywhere, but they are "
-            + "; ".join(f"{', '.join(value)} in {name}" for name, value in names.items())
-            + "."
-        )
-    return next(iter(names.values()), None)
 
 
 def constant_vector(

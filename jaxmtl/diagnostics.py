@@ -6,7 +6,7 @@
 >>> opt_state = optimizer.init(jnp.zeros(2))
 >>> losses = {"near": jnp.array(1.0), "far": jnp.array(2.0)}
 >>> _, opt_state = optimizer.update(jnp.array([[1.0, 0.0], [-1.0, 1.0]]), opt_state, losses=losses)
->>> report = jaxmtl.find_state(opt_state).method.report
+>>> report = jaxmtl.find_state(opt_state).report
 >>> float(report.conflicts)
 1.0
 >>> jaxmtl.by_task(losses, report.norms.round(2))
@@ -21,7 +21,14 @@ import jax.numpy as jnp
 from jaxmtl._checks import task_vector
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import rebuild
-from jaxmtl.balancing._base import Balancer, BalancerState, Given, check_balancer, known_num_tasks
+from jaxmtl.balancing._base import (
+    Balancer,
+    BalancerState,
+    Given,
+    Reporting,
+    check_balancer,
+    known_num_tasks,
+)
 from jaxmtl.balancing._described import described
 from jaxmtl.solvers.min_norm import min_norm
 from jaxmtl.solvers.scaling import reciprocal
@@ -30,8 +37,11 @@ from jaxmtl.solvers.scaling import reciprocal
 class Report(NamedTuple):
     """What the Gramian tells of a step; values of absent tasks are zero.
 
+    A gradient that is not finite counts as absent in all but its own norm, so that the others'
+    numbers, and who broke the step, can still be read.
+
     Attributes:
-      norms: (T,) lengths of the gradients.
+      norms: (T,) lengths of the gradients; NaN or infinite where a gradient is not finite.
       cosines: (T, T) cosines between them.
       conflicts: share of the pairs with a negative cosine.
       norm_ratio: longest over shortest gradient.
@@ -39,6 +49,9 @@ class Report(NamedTuple):
       update_cosines: (T,) cosine of the update with each gradient; below zero, that loss rises.
       stationarity: length of the shortest convex combination of the gradients divided by their
         lengths: 0 at a Pareto-stationary point, at most 1.
+      finite_losses: (T,) bool, which losses are finite.
+      finite_gradients: (T,) bool, which gradients are.
+      broken_steps: (T,) int32, at how many steps so far a task's loss or gradient was not finite.
     """
 
     norms: Array
@@ -48,15 +61,12 @@ class Report(NamedTuple):
     similarity: Array
     update_cosines: Array
     stationarity: Array
+    finite_losses: Array
+    finite_gradients: Array
+    broken_steps: Array
 
 
-class Reported(NamedTuple):
-    """The report of the last step, and the method's own state."""
-
-    report: Report
-    method: PyTree
-
-
+@jax.jit
 def report(gramian: Array, weights: Array) -> Report:
     """Say what a Gramian and the task weights tell of a step.
 
@@ -65,7 +75,8 @@ def report(gramian: Array, weights: Array) -> Report:
       weights: (T,) task weights.
 
     Returns:
-      A ``Report``. A gradient of zero has cosines of zero and takes no part in ratios and pairs.
+      A ``Report`` of one step, whose losses are taken to be finite. A gradient of zero has cosines
+      of zero and takes no part in ratios and pairs.
 
     Raises:
       ValueError: where the shapes do not fit.
@@ -83,7 +94,10 @@ def report(gramian: Array, weights: Array) -> Report:
             f" {gramian.shape} and {weights.shape}."
         )
     with jax.default_matmul_precision("highest"):
-        norms = jnp.sqrt(jnp.diagonal(gramian))
+        lengths = jnp.sqrt(jnp.diagonal(gramian))
+        sound = jnp.isfinite(lengths)
+        gramian = jnp.where(sound[:, None] & sound[None, :], gramian, 0)
+        norms = jnp.where(sound, lengths, 0)
         inverse = reciprocal(norms)
         cosines = gramian * inverse[:, None] * inverse[None, :]
         there = norms > 0
@@ -97,13 +111,16 @@ def report(gramian: Array, weights: Array) -> Report:
         point = min_norm(cosines, there)
         found = jnp.sqrt(jnp.maximum(point.weights @ (cosines @ point.weights), 0))
     return Report(
-        norms,
+        lengths,
         cosines,
         jnp.sum(jnp.where(pairs, cosines < 0, False)) / count.astype(norms.dtype),
         jnp.where(jnp.any(there), jnp.max(norms) / shortest, 0),
         jnp.sum(jnp.where(pairs, 2 * ratio / (1 + ratio**2), 0)) / count.astype(norms.dtype),
         along * reciprocal(length),
         jnp.where(jnp.any(there), found, 0),
+        jnp.ones_like(sound),
+        sound,
+        (~sound).astype(jnp.int32),
     )
 
 
@@ -111,12 +128,16 @@ def report(gramian: Array, weights: Array) -> Report:
 def report_only(balancer: Balancer) -> Balancer:
     """Keep a ``Report`` of every step in the state, and change nothing else.
 
+    Of a step that is not finite all else of the state stays as it was, but the report is written:
+    it names the tasks whose loss or gradient was not finite, and counts how often that happened.
+
     Args:
       balancer: any balancer that was told ``num_tasks``. One that reads the losses only has the
         Gramian measured for the report, and so needs stacked gradients.
 
     Returns:
-      A balancer with the same updates; ``find_state(opt_state).method.report`` is the report.
+      A balancer with the same updates; ``find_state(opt_state).report`` is the report, of the last
+      step at which the method was asked.
 
     Raises:
       ValueError: where the balancer does not know T.
@@ -126,27 +147,29 @@ def report_only(balancer: Balancer) -> Balancer:
       >>> balancer = jaxmtl.report_only(jaxmtl.equal(num_tasks=2))
       >>> state = balancer.init(jnp.zeros(2))
       >>> updates, state = balancer.update(jnp.array([[3.0, 0.0], [-1.0, 0.0]]), state)
-      >>> print(updates, state.method.report.update_cosines)  # the second loss rises
+      >>> print(updates, state.report.update_cosines)  # the second loss rises
       [1. 0.] [ 1. -1.]
     """
     check_balancer(balancer)
-    inner = balancer.weighting
-    num = known_num_tasks(balancer, "report_only keeps a number")
+    known_num_tasks(balancer, "report_only keeps a number")
 
-    def init(dtype: jnp.dtype) -> Reported:
-        zero, vector, matrix = (jnp.zeros(shape, dtype) for shape in ((), (num,), (num, num)))
-        start = Report(vector, matrix, zero, zero, zero, vector, zero)
-        return Reported(start, inner.init(dtype))
+    def init(num_tasks: int, dtype: jnp.dtype) -> Report:
+        zero, vector = jnp.zeros((), dtype), jnp.zeros(num_tasks, dtype)
+        fine, matrix = jnp.ones(num_tasks, bool), jnp.zeros((num_tasks, num_tasks), dtype)
+        never = jnp.zeros(num_tasks, jnp.int32)
+        return Report(vector, matrix, zero, zero, zero, vector, zero, fine, fine, never)
 
-    def update(given: Given, state: Reported) -> tuple[Array, Reported]:
-        weights, method = inner.update(given, state.method)
-        seen = report(
-            given.gramian, jnp.where(given.active, weights, 0).astype(given.gramian.dtype)
+    def write(given: Given, weights: Array, last: Report) -> Report:
+        broken = ~(given.finite_losses & given.finite_gradients)
+        return report(given.gramian, weights.astype(given.gramian.dtype))._replace(
+            finite_losses=given.finite_losses,
+            finite_gradients=given.finite_gradients,
+            broken_steps=last.broken_steps + broken,
         )
-        return weights, Reported(seen, method)
 
-    reads = inner.reads | {"gramian"}
-    return rebuild(balancer, weighting=inner._replace(init=init, update=update, reads=reads))
+    weighting = balancer.weighting
+    weighting = weighting._replace(reads=weighting.reads | {"gramian"})
+    return rebuild(balancer, weighting=weighting, reporting=Reporting(init, write))
 
 
 def find_state(opt_state: PyTree) -> BalancerState:

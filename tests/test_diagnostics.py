@@ -65,7 +65,7 @@ def test_report_only_changes_nothing(make):
         same, other = jax.jit(reporting.update)(grads, other, losses=losses)
         np.testing.assert_allclose(same["w"], updates["w"], rtol=1e-6, atol=1e-7)
         np.testing.assert_allclose(other.task_weights, state.task_weights, rtol=1e-6)
-    seen = jaxmtl.find_state((other, optax.EmptyState())).method.report
+    seen = jaxmtl.find_state((other, optax.EmptyState())).report
     assert np.all(np.asarray(seen.norms) > 0)
     named = jaxmtl.by_task(losses, seen.cosines)
     np.testing.assert_array_equal(named["b"], seen.cosines[1])

@@ -338,7 +338,7 @@ def test_the_balancer_goes_on_under_another_optimizer(tmp_path):
     new_state = new.init(saved[0])
     new_state["balance"] = saved[1]["balance"]
     end, new_state, weights = continued(new, saved[0], new_state, range(4, 7))
-    assert new_state["balance"].timing.step == 7
+    assert new_state["balance"].timing.finite_steps == 7
     assert jax.tree.structure(new_state) == jax.tree.structure(new.init(PARAMS))
 
     p, trace, balance = flat(params), np.zeros(9), state["balance"]

@@ -20,6 +20,7 @@ from jax import lax
 from jaxmtl.backward._programs import (
     HOLDERS,
     is_program,
+    is_staged,
     is_variable,
     opened,
     operations,
@@ -35,7 +36,10 @@ _OF_A_PRODUCT = {"dimension_numbers", "precision", "preferred_element_type", "ou
 
 
 def laid_out(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays that returns arrays, its program rewritten where it runs on CPU."""
+    """A function of arrays that returns arrays, its program rewritten where it runs on CPU.
+
+    Outside of ``jit`` it is run as it is: what is rewritten at each call is compiled at each call.
+    """
     if jax.default_backend() != "cpu":
         return function
 
@@ -45,6 +49,8 @@ def laid_out(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
     def evaluate(*args: Any) -> Any:
+        if not is_staged():
+            return function(*args)
         ways = (functools.partial(way, *args) for way in (rewritten, function))
         return rewritten_or_plain(*ways)
 

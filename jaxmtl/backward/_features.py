@@ -6,11 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import task_mask
+from jaxmtl._checks import check_floating, task_mask, task_vector
 from jaxmtl._typing import PyTree, TaskVector
 from jaxmtl.backward._cpu_layouts import laid_out
 from jaxmtl.backward._linearise import linearise, pull_back_each, pull_back_weights
 from jaxmtl.balancing._base import Balancer, BalancerState, check_balancer
+from jaxmtl.balancing._gram import finite_rows, only_active, rows, solve_dtype
+from jaxmtl.balancing._state import all_finite, check_state, keep
 
 
 def value_and_features_grad(
@@ -70,6 +72,8 @@ def value_and_features_grad(
         active: TaskVector | None = None,
         extra: dict[str, Any] | None = None,
     ) -> tuple[PyTree, tuple[PyTree, PyTree], BalancerState]:
+        check_state(balancer, state, solve_dtype(jax.tree.leaves(shared)))
+        check_floating("parameter", shared)
         kept = jax.tree.leaves(state.preparation)
         if any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in kept):
             raise ValueError(
@@ -78,16 +82,33 @@ def value_and_features_grad(
             )
         features, pull_encoder = jax.vjp(lambda shared: encode(shared, *args), shared)
         at = linearise(decode, (0, 1), False, (heads, features, *args), {})
-        to_features = at._replace(pull_back=lambda cotangents: at.pull_back(cotangents)[1])
-        of_features = pull_back_each(to_features, chunk_size=None)
-        combined, state = balancer.update(
+        if active is None and not balancer.skips_broken:
+            to_features = at._replace(pull_back=lambda cotangents: at.pull_back(cotangents)[1])
+            of_features = pull_back_each(to_features, chunk_size=None)
+            of_heads = pull_back_weights(at, jnp.ones(at.num_tasks))[0]
+        else:
+            # Of one pass for all, the zero of an absent task times its NaN would be left.
+            rows_of_heads, of_features = stacked = pull_back_each(at, chunk_size=None)
+            present = jnp.ones(at.num_tasks, bool)
+            if active is not None:
+                present = task_mask("active", active, at.num_tasks)
+            if balancer.skips_broken:
+                values = task_vector("losses", at.losses)
+                sound = jnp.isfinite(values) & finite_rows(stacked)
+                broken, present = present & ~sound, present & sound
+                # What is broken in a head alone is to be seen at the features as well.
+                of_features = jax.tree.map(
+                    lambda leaf: jnp.where(rows(broken, leaf), jnp.nan, leaf), of_features
+                )
+            of_heads = jax.tree.map(
+                lambda leaf: jnp.sum(only_active(present, leaf), axis=0), rows_of_heads
+            )
+        combined, new_state = balancer.update(
             of_features, state, losses=at.losses, active=active, **(extra or {})
         )
-        present = jnp.ones(at.num_tasks)
-        if active is not None:
-            present *= task_mask("active", active, at.num_tasks)
         of_shared = laid_out(pull_encoder)(combined)[0]
-        of_heads = pull_back_weights(at, present)[0]
-        return at.losses, (of_shared, of_heads), state
+        finite = all_finite(jax.tree.leaves((of_shared, of_heads)))
+        kept_state = keep(finite, new_state, state)._replace(report=new_state.report)
+        return at.losses, (of_shared, of_heads), kept_state
 
     return evaluate

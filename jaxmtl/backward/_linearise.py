@@ -1,17 +1,19 @@
 """Backward passes of a function of several losses: one, or one for each loss."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._checks import leaf_path
+from jaxmtl._checks import check_floating, leaf_path
 from jaxmtl._platform import on_one_cpu
+from jaxmtl._task_names import in_written_order
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._cpu_layouts import laid_out, largest_result
-from jaxmtl.backward._programs import rewritten_or_plain
+from jaxmtl.backward._programs import is_staged, rewritten_or_plain
 from jaxmtl.backward._task_rows import task_rows
 from jaxmtl.backward._xla_cpu import warn_if_miscompiled
 from jaxmtl.solvers.scaling import reciprocal
@@ -61,12 +63,11 @@ def linearise(
         have.
     """
     warn_if_miscompiled()
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    if not all(-len(args) <= number < len(args) for number in numbers):
-        raise ValueError(
-            f"argnums is {argnums}, but {len(args)} positional arguments came: pass what is to be"
-            " differentiated by position."
-        )
+    params = chosen(args, argnums)
+    check_floating("parameter", params)
+    numbers, primals = ((argnums,), (params,)) if isinstance(argnums, int) else (argnums, params)
+
+    returned: list[Any] = []
 
     def of_chosen(*chosen: Any) -> Any:
         full = list(args)
@@ -74,28 +75,62 @@ def linearise(
             full[number] = argument
         # A loss may be a Python number where a task has nothing to do with the parameters.
         value = fun(*full, **kwargs)
+        if has_aux and not (isinstance(value, tuple | list) and len(value) == 2):
+            raise ValueError(
+                "With has_aux=True the function must return a pair, (losses, aux), but it returned"
+                f" a {type(value).__name__}: leave has_aux out if there is nothing beside losses."
+            )
         losses, aux = value if has_aux else (value, None)
+        returned[:] = [losses]
         return jax.tree.map(jnp.asarray, losses), aux
 
-    primals = [args[n] for n in numbers]
     push: Any = None
     if forward:
-        losses, push, aux = jax.linearize(of_chosen, *primals, has_aux=True)
+        with _directional_derivatives():
+            losses, push, aux = jax.linearize(of_chosen, *primals, has_aux=True)
         pull = jax.linear_transpose(push, *primals)
     else:
         losses, pull, aux = jax.vjp(of_chosen, *primals, has_aux=True)
     num_tasks = count_losses(losses)
+    # JAX has sorted the names: as the user wrote them, they tell what goes by position apart.
+    losses = in_written_order(losses, returned.pop())
 
     def pull_back(cotangents: PyTree) -> PyTree:
         grads = pull(cotangents)
         return grads[0] if isinstance(argnums, int) else tuple(grads)
 
     def push_forward(direction: PyTree) -> Array:
-        slopes = push(*([direction] if isinstance(argnums, int) else direction))
+        with _directional_derivatives():
+            slopes = push(*([direction] if isinstance(argnums, int) else direction))
         return jnp.concatenate([jnp.atleast_1d(slope) for slope in jax.tree.leaves(slopes)])
 
     value = (losses, aux) if has_aux else losses
     return Linearised(value, losses, num_tasks, pull_back, push_forward)
+
+
+def chosen(args: tuple[Any, ...], argnums: int | Sequence[int]) -> PyTree:
+    """The argument, or the tuple of arguments, to differentiate."""
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not all(-len(args) <= number < len(args) for number in numbers):
+        raise ValueError(
+            f"argnums is {argnums}, but {len(args)} positional arguments came: pass what is to be"
+            " differentiated by position."
+        )
+    return args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in numbers)
+
+
+@contextlib.contextmanager
+def _directional_derivatives() -> Iterator[None]:
+    """Say in words that some functions have none."""
+    try:
+        yield
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise ValueError(
+            'memory="lean" takes directional derivatives, which functions with a jax.custom_vjp do'
+            " not have: leave memory out, or give them a jax.custom_jvp."
+        ) from error
 
 
 def count_losses(losses: PyTree) -> int:
@@ -142,19 +177,34 @@ def pull_back_weights(at: Linearised, weights: Array) -> PyTree:
     return jax.tree.map(lambda g: (g.astype(weights.dtype) * largest).astype(g.dtype), grads)
 
 
+def in_chunks(function: Callable[[PyTree], PyTree], rows: PyTree, size: int) -> PyTree:
+    """Apply a function to each row of a tree of stacked arrays, ``size`` of them at a time."""
+    if is_staged():
+        # One at a time without vmap, of which a call back to the host, say, may know nothing.
+        return lax.map(function, rows, batch_size=None if size == 1 else size)
+    # A loop would be compiled anew at each call.
+    count = len(jax.tree.leaves(rows)[0])
+    if size == 1:
+        parts = [function(jax.tree.map(lambda leaf, n=n: leaf[n], rows)) for n in range(count)]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+    starts = range(0, count, size)
+    chunks = [jax.tree.map(lambda leaf, n=n: leaf[n : n + size], rows) for n in starts]
+    parts = [jax.vmap(function)(chunk) for chunk in chunks]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
 def pull_back_each(at: Linearised, chunk_size: int | None) -> PyTree:
     """Stack the gradients of the single losses: all at once, or in chunks one after the other."""
 
     def side_by_side(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
         if chunk_size is None:
             return jax.vmap(function)(rows)
-        # One at a time without vmap, of which a call back to the host, say, may know nothing.
-        return lax.map(function, rows, batch_size=None if chunk_size == 1 else chunk_size)
+        return in_chunks(function, rows, chunk_size)
 
     def for_each(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
-        if chunk_size is None and on_one_cpu():
+        if chunk_size is None and on_one_cpu() and is_staged():
             first = jax.tree.map(lambda leaf: leaf[0], rows)
-            if at.num_tasks * largest_result(function, first) >= CACHE:
+            if len(jax.tree.leaves(rows)[0]) * largest_result(function, first) >= CACHE:
                 # Two in a turn, since each keeps less than all cores busy.
                 return lax.scan(lambda _, row: (None, function(row)), None, rows, unroll=2)[1]
         return side_by_side(function, rows)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxmtl._typing import Array
 
@@ -20,6 +21,11 @@ HOLDERS = {
     *("call", "closed_call", "custom_jvp_call", "custom_vjp_call", "eval_jaxpr", "jit", "remat2"),
     *("cond", "scan", "while"),
 }
+
+
+def is_staged() -> bool:
+    """Whether a program is being written down, by ``jit`` and the like, or all runs at once."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def rewritten_or_plain(rewritten: Callable[[], Any], plain: Callable[[], Any]) -> Any:

@@ -13,6 +13,8 @@ from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.backward._cpu_layouts import laid_out
 from jaxmtl.backward._linearise import (
     Linearised,
+    chosen,
+    in_chunks,
     like_losses,
     linearise,
     pull_back_each,
@@ -22,8 +24,10 @@ from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, BalancerState, Given, check_balancer
 from jaxmtl.balancing._gram import solve_dtype
 from jaxmtl.balancing._leaf_roles import select_leaves
+from jaxmtl.balancing._state import all_finite, check_is_state, check_state
 from jaxmtl.balancing._step import read_inputs, take_step
 from jaxmtl.balancing._timing import is_due
+from jaxmtl.solvers.scaling import reciprocal
 
 
 def value_and_balanced_grad(
@@ -88,11 +92,18 @@ def value_and_balanced_grad(
     weighting, timing, roles = balancer.weighting, balancer.timing, balancer.roles
     reads_gramian = bool(weighting.reads & {"gramian", "cross_gramian"})
     needs_stack = balancer.preparation is not None or "cross_gramian" in weighting.reads
+    needs_stack |= balancer.skips_broken
     if memory == "lean" and needs_stack:
         raise ValueError(
             'memory="lean" serves methods that need no more of the gradients than their Gramian,'
             " but this one works on the stacked gradients themselves: leave memory out."
         )
+    # The forward pass belongs into the branches: XLA then fuses it with the backward pass as it
+    # does without one. And a second branch inside, on the same question, would have the stack of
+    # gradients copied: hence a balancer that is known to be due.
+    due = balancer
+    if timing is not None:
+        due = rebuild(balancer, timing=timing._replace(period=None))
 
     def evaluate(
         state: BalancerState,
@@ -102,18 +113,15 @@ def value_and_balanced_grad(
         extra: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> tuple[Any, PyTree, BalancerState]:
-        if not isinstance(state, BalancerState):
-            raise ValueError(
-                "The first argument must be the balancer's state, balancer.init(params), and the"
-                f" function's own arguments follow it; but it is a {type(state).__name__}."
-            )
         if not isinstance(extra, dict | None) or {"losses", "active"} & set(extra or {}):
             raise ValueError(
                 "extra must be a dict of what else the method needs, such as"
                 f' {{"ntk_traces": traces}}, without losses and active, but it is {extra!r}.'
             )
-        params = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in argnums)
+        check_is_state(state)
+        params = chosen(args, argnums)
         dtype = solve_dtype(jax.tree.leaves(params))
+        check_state(balancer, state, dtype)
 
         def take(balancer: Balancer, *, asks: bool) -> tuple[Any, PyTree, BalancerState]:
             """Take one step, from the forward pass on."""
@@ -137,8 +145,7 @@ def value_and_balanced_grad(
                 return grads, grads
 
             grads, new_state = take_step(
-                weighting,
-                balancer.timing,
+                balancer,
                 given,
                 state,
                 dtype,
@@ -150,10 +157,6 @@ def value_and_balanced_grad(
 
         if timing is None or needs_stack or not reads_gramian:
             return take(balancer, asks=True)
-        # The forward pass belongs into the branches: XLA then fuses it with the backward pass as
-        # it does without one. And a second branch inside, on the same question, would have the
-        # stack of gradients copied: hence a balancer that is known to be due.
-        due = rebuild(balancer, timing=timing._replace(period=None))
         return _either(
             is_due(timing, state.timing),
             functools.partial(take, due, asks=True),
@@ -164,7 +167,10 @@ def value_and_balanced_grad(
 
 
 def _either(condition: Array, *branches: Callable[[], Any]) -> Any:
-    """``lax.cond`` where the value may hold names among the auxiliary data: no result of a cond."""
+    """One of two branches, whose value may hold names in its auxiliary data: no result of a cond.
+
+    Outside of ``jit`` it is chosen right away, since a cond would be compiled anew at each call.
+    """
     found: list[Any] = []
 
     def only_arrays(branch: Callable[[], Any]) -> Any:
@@ -173,6 +179,8 @@ def _either(condition: Array, *branches: Callable[[], Any]) -> Any:
         found[:] = treedef, [None if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
         return [leaf for leaf in leaves if isinstance(leaf, jax.Array)], *rest
 
+    if not isinstance(condition, jax.core.Tracer):
+        return branches[not condition]()
     branches = tuple(laid_out(functools.partial(only_arrays, branch)) for branch in branches)
     arrays, *rest = lax.cond(condition, *branches)
     treedef, names = found
@@ -183,17 +191,25 @@ def _either(condition: Array, *branches: Callable[[], Any]) -> Any:
 
 def _with_lean_gramian(at: Linearised, are_measured: list[bool], given: Given) -> Given:
     """G_ji = <g_j, g_i> as the derivative of loss j along g_i: one gradient at a time."""
+    dtype = given.losses.dtype
 
-    def column(row: Array) -> Array:
+    def column(row: Array) -> tuple[Array, Array]:
         grads, treedef = jax.tree.flatten(at.pull_back(like_losses(row, at.losses)))
-        present = jnp.any(given.active & (row > 0))
+        present = given.active & (row > 0)
         kept = [
-            jnp.where(present & measured, leaf, jnp.zeros_like(leaf))
+            jnp.where(jnp.any(present) & measured, leaf, jnp.zeros_like(leaf))
             for leaf, measured in zip(grads, are_measured, strict=True)
         ]
-        slopes = at.push_forward(jax.tree.unflatten(treedef, kept))
-        return jnp.where(given.active, slopes, 0)
+        # Along a direction of length one: the derivatives pass through the type of the losses,
+        # whose range inner products would leave.
+        length = jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(dtype))) for leaf in kept))
+        kept = [(leaf.astype(dtype) * reciprocal(length)).astype(leaf.dtype) for leaf in kept]
+        slopes = at.push_forward(jax.tree.unflatten(treedef, kept)).astype(dtype)
+        slopes = jnp.where(present, length, jnp.where(given.active, slopes, 0))
+        return slopes * length, all_finite(grads)
 
-    columns = laid_out(functools.partial(lax.map, column))(jnp.eye(at.num_tasks))
-    gramian = columns.astype(given.losses.dtype)
-    return given._replace(gramian=(gramian + gramian.T) / 2)
+    units = jnp.eye(at.num_tasks)
+    columns, finite = laid_out(lambda units: in_chunks(column, units, 1))(units)
+    return given._replace(
+        gramian=(columns + columns.T) / 2, finite_gradients=finite | ~given.active
+    )

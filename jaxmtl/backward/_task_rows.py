@@ -5,9 +5,10 @@ head, a decoder, a batch of its own. That part is run once, not T times. Only fr
 contributions of several losses have met are there T rows of them to carry on.
 """
 
+import collections
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,14 @@ TAKE_APART = {"reshape", "slice", "split", "squeeze", "unstack"}
 
 
 class Rows(dict[int, Any]):
-    """What a variable holds for each task, by the task's number; zero for those missing."""
+    """What a variable holds for each task, by the task's number; none for those missing."""
+
+
+class Stack(NamedTuple):
+    """What a variable holds for several tasks, stacked in the order of their numbers."""
+
+    tasks: tuple[int, ...]
+    rows: Array
 
 
 def task_rows(
@@ -43,7 +51,7 @@ def task_rows(
     whole, of_whole, gradient = read_program(pull_back, losses)
     # What is jitted within shows its parts only when they are written out.
     program, constants, _ = read_program(functools.partial(_run_inlined, whole, of_whole), leaves)
-    values: dict[Any, Array | Rows] = dict(zip(program.constvars, constants, strict=True))
+    values: dict[Any, Any] = dict(zip(program.constvars, constants, strict=True))
     num_tasks = len(leaves)
     if leaves[0].ndim:
         num_tasks = leaves[0].size
@@ -51,58 +59,98 @@ def task_rows(
     else:
         for task, (var, leaf) in enumerate(zip(program.invars, leaves, strict=True)):
             values[var] = Rows({task: jnp.ones_like(leaf)})
-    shared = []
+    reached: dict[Any, set[int]] = {}
+    groups: dict[tuple[int, ...], list[Any]] = collections.defaultdict(list)
     for eqn in program.eqns:
         own = _by_task(program, eqn, values)
-        if own is None:
-            shared.append(eqn)
-        else:
+        if own is not None:
             values |= zip(eqn.outvars, own, strict=True)
+            continue
+        known = [values.get(var, reached.get(var)) for var in _read_by([eqn])]
+        tasks: set[int] = set().union(*(v for v in known if isinstance(v, Rows | set)))
+        reached |= dict.fromkeys(eqn.outvars, tasks)
+        groups[tuple(sorted(tasks))].append(eqn)
 
-    met = [var for var in _read_by(shared) if isinstance(values.get(var), Rows)]
     results = [var for var in program.outvars if is_variable(var)]
-    found = [var for var in dict.fromkeys(results) if var not in values]
+    # A group reads of what fewer tasks reach.
+    for reach in sorted(groups, key=len):
+        later = [eqn for other in groups if len(other) > len(reach) for eqn in groups[other]]
+        wanted = dict.fromkeys(_read_by(later) + results)
+        values |= _for_tasks(program, groups[reach], reach, wanted, values, for_each)
 
-    def of_task(row: Sequence[Array]) -> list[Array]:
-        return _run(program, shared, found, values | dict(zip(met, row, strict=True)))
-
-    stacks: dict[Any, Array] = {}
-    if found:
-        stacked = for_each(of_task, [_stack(values[var], num_tasks) for var in met])
-        stacks = dict(zip(found, stacked, strict=True))
-    rows = [
-        stacks[var] if var in found else _stack(_value(var, values), num_tasks)
-        for var in program.outvars
-    ]
+    everyone = tuple(range(num_tasks))
+    rows = [_stack(_value(var, values), var.aval, everyone) for var in program.outvars]
     return jax.tree.unflatten(jax.tree.structure(gradient), rows)
 
 
-def _by_task(
-    program: Any, eqn: Any, values: dict[Any, Array | Rows]
-) -> Sequence[Array | Rows] | None:
+def _for_tasks(
+    program: Any,
+    eqns: list[Any],
+    tasks: tuple[int, ...],
+    wanted: Iterable[Any],
+    values: dict[Any, Any],
+    for_each: Callable[[Callable[[PyTree], PyTree], PyTree], PyTree],
+) -> dict[Any, Stack]:
+    """What operations make for each of the tasks that reach them, of the variables wanted.
+
+    No other task may go through them: of a zero, a derivative that is infinite makes NaN, and a
+    ``custom_vjp`` that is not linear makes anything.
+    """
+    made = {var for eqn in eqns for var in eqn.outvars}
+    found = [var for var in wanted if var in made]
+    read = [var for var in _read_by(eqns) if isinstance(values.get(var), Rows | Stack)]
+
+    def of_task(row: Sequence[Array]) -> list[Array]:
+        return _run(program, eqns, found, values | dict(zip(read, row, strict=True)))
+
+    stacked = for_each(of_task, [_stack(values[var], var.aval, tasks) for var in read])
+    return {var: Stack(tasks, rows) for var, rows in zip(found, stacked, strict=True)}
+
+
+def _by_task(program: Any, eqn: Any, values: dict[Any, Any]) -> Sequence[Any] | None:
     """The results of an operation; None if it comes after contributions of tasks have met."""
     inputs = {var: values.get(var) for var in _read_by([eqn])}
     rows = [value for value in inputs.values() if isinstance(value, Rows)]
     tasks = sorted(set().union(*rows))
     if any(value is None for value in inputs.values()):
         return None
+    if rows and not tasks:
+        return [Rows() for _ in eqn.outvars]
     if not tasks:
         return _run(program, [eqn], eqn.outvars, inputs)
     if len(tasks) == 1:
         [task] = tasks
-        own = {var: v[task] if isinstance(v, Rows) else v for var, v in inputs.items()}
+        own = {
+            var: value.get(task, _zero(var.aval)) if isinstance(value, Rows) else value
+            for var, value in inputs.items()
+        }
         return [Rows({task: result}) for result in _run(program, [eqn], eqn.outvars, own)]
     if eqn.primitive.name == "add_any" and len(rows) == 2:
         left, right = rows
         both = {task: left[task] + right[task] for task in left.keys() & right.keys()}
         return [Rows(left | right | both)]
-    if eqn.primitive.name in TAKE_APART and isinstance(rows[0][tasks[0]], np.ndarray):
-        parts = {task: _constant(program, eqn, row) for task, row in rows[0].items()}
+    if eqn.primitive.name in TAKE_APART:
+        if not any(isinstance(row, np.ndarray) for row in rows[0].values()):
+            return None
+        parts = {task: _apart(program, eqn, row) for task, row in rows[0].items()}
         return [
-            Rows({task: part[i] for task, part in parts.items() if np.any(part[i])})
+            Rows({task: part[i] for task, part in parts.items() if _may_count(part[i])})
             for i in range(len(eqn.outvars))
         ]
     return None
+
+
+def _apart(program: Any, eqn: Any, row: Any) -> list[Any]:
+    """Take one row apart; one of known numbers also while a function is traced."""
+    if not isinstance(row, np.ndarray):
+        return _run(program, [eqn], eqn.outvars, {eqn.invars[0]: row})
+    with jax.ensure_compile_time_eval():
+        return [np.asarray(x) for x in _run(program, [eqn], eqn.outvars, {eqn.invars[0]: row})]
+
+
+def _may_count(row: Any) -> bool:
+    """Whether a row is not known to be zero."""
+    return not isinstance(row, np.ndarray) or bool(np.any(row))
 
 
 def _run(program: Any, eqns: list[Any], results: list[Any], values: dict[Any, Any]) -> list[Array]:
@@ -110,12 +158,6 @@ def _run(program: Any, eqns: list[Any], results: list[Any], values: dict[Any, An
     read = [var for var in _read_by(eqns) if var in values]
     part = program.replace(constvars=(), invars=read, outvars=results, eqns=eqns)
     return run_program(part, (), [values[var] for var in read])
-
-
-def _constant(program: Any, eqn: Any, row: np.ndarray) -> list[np.ndarray]:
-    """Run an operation of one input on numbers that are known, also while a function is traced."""
-    with jax.ensure_compile_time_eval():
-        return [np.asarray(x) for x in _run(program, [eqn], eqn.outvars, {eqn.invars[0]: row})]
 
 
 def _run_inlined(
@@ -146,8 +188,17 @@ def _value(var: Any, values: dict[Any, Any]) -> Any:
     return values.get(var) if is_variable(var) else np.asarray(var.val, var.aval.dtype)
 
 
-def _stack(value: Array | Rows, num_tasks: int) -> Array:
+def _stack(value: Any, aval: Any, tasks: tuple[int, ...]) -> Array:
+    """What a variable holds for these tasks, stacked; zero for those that do not reach it."""
+    if isinstance(value, Stack):
+        if value.tasks == tasks:
+            return value.rows
+        value = Rows(zip(value.tasks, value.rows, strict=True))
     if not isinstance(value, Rows):
-        return jnp.broadcast_to(value, (num_tasks, *jnp.shape(value)))
-    zero = jnp.zeros_like(next(iter(value.values())))
-    return jnp.stack([value.get(task, zero) for task in range(num_tasks)])
+        return jnp.broadcast_to(value, (len(tasks), *jnp.shape(value)))
+    zero = _zero(aval)
+    return jnp.stack([value.get(task, zero) for task in tasks])
+
+
+def _zero(aval: Any) -> Array:
+    return jnp.zeros(aval.shape, aval.dtype)

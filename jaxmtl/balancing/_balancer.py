@@ -1,17 +1,34 @@
 """From a method to an optax transformation: Gramian, weights, combination, state."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxmtl._checks import check_floating
 from jaxmtl._typing import Array, PyTree, TaskVector
-from jaxmtl.balancing._base import Balancer, BalancerState, Given, Preparation, Timing, Weighting
-from jaxmtl.balancing._gram import combine, cross_gramian, gramian, only_active, solve_dtype
+from jaxmtl.balancing._base import (
+    Balancer,
+    BalancerState,
+    Given,
+    Preparation,
+    Reporting,
+    Timing,
+    Weighting,
+)
+from jaxmtl.balancing._gram import (
+    combine,
+    cross_gramian,
+    finite_rows,
+    gramian,
+    only_active,
+    solve_dtype,
+)
 from jaxmtl.balancing._leaf_roles import LeafRoles, select_leaves, selected_only
 from jaxmtl.balancing._stacked import check_fits, count_stacked, independent_batches
-from jaxmtl.balancing._step import read_inputs, take_step
-from jaxmtl.balancing._timing import init_timing
+from jaxmtl.balancing._state import check_state, init_state
+from jaxmtl.balancing._step import read_inputs, take_step, without_broken
 
 
 def make_balancer(
@@ -20,6 +37,8 @@ def make_balancer(
     roles: LeafRoles | None = None,
     preparation: Preparation | None = None,
     timing: Timing | None = None,
+    reporting: Reporting | None = None,
+    skips_broken: bool = False,
 ) -> Balancer:
     """Wrap a method into an optax transformation; how a method of one's own is made.
 
@@ -28,13 +47,17 @@ def make_balancer(
       roles: the leaves that it measures and weighs; all if None. ``on_shared`` sets them.
       preparation: what it does to the stacked gradients beforehand; nothing if None.
       timing: when it is asked; at every step if None. ``every`` and ``warm_up`` set it.
+      reporting: what is written down of each step; nothing if None. ``report_only`` sets it.
+      skips_broken: whether tasks whose loss or gradient is not finite are left out of a step.
+        ``skip_broken`` sets it.
 
     Returns:
       A ``Balancer``.
 
     Raises:
       ValueError: at update, where the gradients are not stacked, disagree on T or do not fit the
-        method's ``num_tasks``, and where ``losses`` or ``active`` are missing or do not fit.
+        method's ``num_tasks``, where the state is not one of this balancer, and where ``losses`` or
+        ``active`` are missing or do not fit.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -55,21 +78,21 @@ def make_balancer(
             "A method may read 'losses', 'gramian' and 'cross_gramian', but reads holds"
             f" {sorted(unknown)}."
         )
-    if timing is not None and weighting.num_tasks is None:
+    if (timing is not None or reporting is not None) and weighting.num_tasks is None:
         raise ValueError(
-            "Where weights are held from step to step, the number of tasks must be known from the"
-            " start: build the method with it, such as jaxmtl.mgda(num_tasks=3)."
+            "Where something is held for each task from step to step, the number of tasks must be"
+            " known from the start: build the method with it, such as jaxmtl.mgda(num_tasks=3)."
         )
 
+    # Loops and branches are compiled once, also where a training loop is not jitted.
+    weighting = weighting._replace(update=jax.jit(weighting.update))
+
     def init(params: PyTree) -> BalancerState:
-        dtype = solve_dtype(jax.tree.leaves(params))
-        known = weighting.num_tasks is not None
-        parts = BalancerState(
-            jnp.zeros(weighting.num_tasks, dtype) if known else None,
-            weighting.init(dtype),
-            preparation.init(selected_only(roles.weighted, params)) if preparation else (),
-            init_timing(timing, weighting.num_tasks, dtype),
-        )
+        check_floating("parameter", params, or_whole=True)
+        parts = init_state(balancer, solve_dtype(jax.tree.leaves(params)))
+        if preparation is not None:
+            kept = preparation.init(selected_only(roles.weighted, params))
+            parts = parts._replace(preparation=kept)
         # A copy, since the state may be donated: arrays of the user's must outlive that.
         return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), parts)
 
@@ -86,13 +109,22 @@ def make_balancer(
         num_tasks = count_stacked(grads, params)
         dtype = solve_dtype(jax.tree.leaves(grads))
         given = read_inputs(weighting, num_tasks, dtype, losses=losses, active=active, **extra)
+        check_state(balancer, state, dtype)
+        batches: tuple[PyTree, ...] = ()
+        if "cross_gramian" in weighting.reads:
+            batches = independent_batches(independent_grads, grads)
+        if skips_broken or reporting is not None:
+            finite = finite_rows((grads, batches))
+            given = given._replace(finite_gradients=finite | ~given.active)
+        if skips_broken:
+            given = without_broken(given)
 
         def only_present(tree: PyTree) -> PyTree:
-            if active is None:
+            if active is None and not skips_broken:
                 return tree
             return jax.tree.map(lambda leaf: only_active(given.active, leaf), tree)
 
-        grads = only_present(grads)
+        grads, batches = only_present(grads), only_present(batches)
         measured = combined = grads
         prepared: PyTree = ()
         if preparation is not None:
@@ -100,9 +132,6 @@ def make_balancer(
             check_fits(preparation.init, weighted, state.preparation)
             measured, combined, prepared = preparation.update(weighted, given, state.preparation)
             measured, combined = only_present(measured), only_present(combined)
-        batches: tuple[PyTree, ...] = ()
-        if "cross_gramian" in weighting.reads:
-            batches = only_present(independent_batches(independent_grads, grads))
 
         def of_measured(tree: PyTree) -> list[Array]:
             return jax.tree.leaves(selected_only(roles.measured, tree))
@@ -130,8 +159,7 @@ def make_balancer(
             return updates, [u for u, m in zip(updates, are_measured, strict=True) if not m]
 
         updates, new_state = take_step(
-            weighting,
-            timing,
+            balancer,
             given,
             state,
             dtype,
@@ -144,6 +172,10 @@ def make_balancer(
     balancer = Balancer(init, update)
     balancer.weighting, balancer.roles = weighting, roles
     balancer.preparation, balancer.timing = preparation, timing
+    balancer.reporting, balancer.skips_broken = reporting, skips_broken
+    balancer.state_like = functools.cache(
+        lambda dtype: jax.eval_shape(functools.partial(init_state, balancer, dtype))
+    )
     balancer.description = f"make_balancer(<{weighting.update.__qualname__}>)"
     return balancer
 
@@ -155,5 +187,7 @@ def rebuild(balancer: Balancer, **changes: Any) -> Balancer:
         "roles": balancer.roles,
         "preparation": balancer.preparation,
         "timing": balancer.timing,
+        "reporting": balancer.reporting,
+        "skips_broken": balancer.skips_broken,
     }
     return make_balancer(**(parts | changes))

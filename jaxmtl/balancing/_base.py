@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import optax
 
+from jaxmtl._task_names import TaskNames
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._gram import equal_shares
 from jaxmtl.balancing._leaf_roles import LeafRoles
 
 
@@ -22,6 +24,9 @@ class Given(NamedTuple):
       active: (T,) bool, the tasks present in this batch.
       cross_gramian: (T, T) inner products <g_i, h_j> of the gradients of two further batches.
       extra: the (T,) arguments of ``update`` that the method asks for by name; one at absent tasks.
+      finite_losses: (T,) bool, also of the tasks that ``skip_broken`` has left out; True at absent
+        ones.
+      finite_gradients: the same of the gradients, where a report or ``skip_broken`` asks for it.
     """
 
     losses: Any
@@ -29,6 +34,8 @@ class Given(NamedTuple):
     active: Array
     cross_gramian: Any = None
     extra: dict[str, Array] = {}  # noqa: RUF012 (never written to)
+    finite_losses: Any = None
+    finite_gradients: Any = None
 
 
 class Weighting(NamedTuple):
@@ -41,7 +48,7 @@ class Weighting(NamedTuple):
       reads: which of "losses", "gramian" and "cross_gramian" the method reads.
       num_tasks: T where the method knows it, else None.
       names: the tasks' names where the user gave something by name; the losses must then bear the
-        same ones.
+        same ones. None where nothing was given for each task.
       extra: names of further arguments of ``update``, one number per task, that the method needs.
     """
 
@@ -49,7 +56,7 @@ class Weighting(NamedTuple):
     update: Callable[[Given, PyTree], tuple[Array, PyTree]]
     reads: frozenset[str]
     num_tasks: int | None
-    names: tuple[str, ...] | None = None
+    names: TaskNames | None = None
     extra: frozenset[str] = frozenset()
 
 
@@ -80,15 +87,27 @@ class Timing(NamedTuple):
       period: steps from one question to the next; None where this step is known to ask.
       start: the first step that asks.
       ramp: steps on the way.
-      before: (T,) constant weights; 1/T for each task present if None.
-      priorities: what ``prioritise`` multiplies them by.
+      before: ``(active, dtype) -> (T,) weights``; equal shares of the tasks present.
+      held: (T,) weights that hold for a task that was absent whenever the method was asked.
     """
 
     period: Any = 1
     start: Any = 0
     ramp: Any = 0
-    before: Any = None
-    priorities: Any = 1
+    before: Callable[[Array, Any], Array] = equal_shares
+    held: Any = 0
+
+
+class Reporting(NamedTuple):
+    """What is written down of each step at which the method is asked, of broken ones too.
+
+    Attributes:
+      init: ``(T, dtype) -> report``.
+      update: ``(Given, (T,) weights, report) -> report``.
+    """
+
+    init: Callable[[int, Any], PyTree]
+    update: Callable[[Given, Array, PyTree], PyTree]
 
 
 class BalancerState(NamedTuple):
@@ -101,12 +120,14 @@ class BalancerState(NamedTuple):
       method: the method's own state.
       preparation: what the method keeps of the gradients, as large as T times the parameters.
       timing: the step, and the weights held until the method is asked again.
+      report: what ``report_only`` writes down of each step.
     """
 
     task_weights: Any
     method: PyTree
     preparation: PyTree = ()
     timing: PyTree = ()
+    report: PyTree = ()
 
 
 class Balancer(optax.GradientTransformationExtraArgs):
@@ -129,6 +150,9 @@ class Balancer(optax.GradientTransformationExtraArgs):
       roles: the leaves that it measures and weighs.
       preparation: what it does to the gradients beforehand, if anything.
       timing: when it is asked, if not at every step.
+      reporting: what is written down of each step, if anything.
+      skips_broken: whether tasks whose loss or gradient is not finite are left out of a step.
+      state_like: type of the weights -> shapes of the T-sized part of the state.
       description: the call that made it.
     """
 
@@ -136,6 +160,9 @@ class Balancer(optax.GradientTransformationExtraArgs):
     roles: LeafRoles
     preparation: Preparation | None
     timing: Timing | None
+    reporting: Reporting | None
+    skips_broken: bool
+    state_like: Callable[[Any], BalancerState]
     description: str
 
     def __repr__(self) -> str:

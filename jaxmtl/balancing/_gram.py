@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmtl._platform import on_one_cpu
-from jaxmtl._typing import Array
+from jaxmtl._typing import Array, PyTree
 
 _OVER_COLUMNS = (((1,), (1,)), ((), ()))
 _TILE = 8 * 8 * 16
@@ -29,6 +29,7 @@ def solve_dtype(leaves: Sequence[Array]) -> jnp.dtype:
     return jnp.result_type(jnp.float32, *(jnp.result_type(leaf) for leaf in leaves))
 
 
+@jax.jit
 def gramian(leaves: Sequence[Array]) -> Array:
     """Inner products of the tasks' gradients, G_ij = <g_i, g_j>, summed over the leaves.
 
@@ -40,12 +41,17 @@ def gramian(leaves: Sequence[Array]) -> Array:
     """
     num_tasks = len(leaves[0])
     few = 2 <= num_tasks <= 4 or num_tasks * sum(leaf.size for leaf in leaves) <= _FEW_PRODUCTS
-    total = _gramian_by_halves(leaves) if few and on_one_cpu() else cross_gramian(leaves, leaves)
+    total = _gramian_by_halves(leaves) if few and on_one_cpu() else _contracted(leaves, leaves)
     return (total + total.T) / 2
 
 
+@jax.jit
 def cross_gramian(leaves: Sequence[Array], others: Sequence[Array]) -> Array:
     """Inner products of two stacks, <g_i, h_j>, summed over the leaves: (T, T)."""
+    return _contracted(leaves, others)
+
+
+def _contracted(leaves: Sequence[Array], others: Sequence[Array]) -> Array:
     dtype = solve_dtype([*leaves, *others])
     if on_one_cpu():
         # A walk over blocks is faster on CPU, and more exact; and nothing there is sharded.
@@ -211,6 +217,15 @@ def equal_shares(active: Array, dtype: Any) -> Array:
 def only_active(active: Array, leaf: Array) -> Array:
     """Zero the rows of absent tasks: the gradient of a mean over no examples is often NaN."""
     return jnp.where(rows(active, leaf), leaf, jnp.zeros((), leaf.dtype))
+
+
+def finite_rows(tree: PyTree) -> Array:
+    """For each task, whether all of its rows in a tree of stacked leaves are finite: (T,) bool."""
+    found = [
+        jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
+        for leaf in jax.tree.leaves(tree)
+    ]
+    return jnp.all(jnp.stack(found), axis=0)
 
 
 def rows(values: Array, leaf: Array) -> Array:

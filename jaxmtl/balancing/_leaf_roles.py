@@ -56,6 +56,6 @@ def select_leaves(selectors: tuple[LeafSelector, ...], tree: PyTree) -> list[boo
                     ' lambda path: path.startswith("trunk/").'
                 )
         chosen = [c and bool(m) for c, m in zip(chosen, mask, strict=True)]
-    if not any(chosen):
+    if paths and not any(chosen):
         raise ValueError(f"No leaf is selected as shared. The leaves are: {', '.join(paths)}.")
     return chosen

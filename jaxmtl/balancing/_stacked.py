@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import leaf_path
+from jaxmtl._checks import check_floating, leaf_path
 from jaxmtl._typing import PyTree
 
 
@@ -35,12 +35,7 @@ def count_stacked(grads: PyTree, params: PyTree | None) -> int:
     ]
     if not named:
         raise ValueError(f"The gradients have no leaves. {cure}")
-    for name, leaf in named:
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(
-                f"The gradient of {name!r} has type {leaf.dtype}, but only real floating-point"
-                " gradients can be balanced: differentiate with respect to floating leaves only."
-            )
+    check_floating("gradient of", grads)
     if params is not None and len(jax.tree.leaves(params)) == len(named):
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
         if all(leaf.shape == shape for (_, leaf), shape in zip(named, shapes, strict=True)):

@@ -1,15 +1,17 @@
 """One step of a method: what it is given, the weights it returns, and which state is kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import common_names, task_mask, task_names, task_vector
+from jaxmtl._checks import task_mask, task_vector
+from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, PyTree, TaskVector
-from jaxmtl.balancing._base import BalancerState, Given, Timing, Weighting
-from jaxmtl.balancing._timing import applied, is_due
+from jaxmtl.balancing._base import Balancer, BalancerState, Given, Weighting
+from jaxmtl.balancing._state import all_finite, holds_nan, keep
+from jaxmtl.balancing._timing import TimingState, applied, is_due
 
 
 def read_inputs(
@@ -37,14 +39,7 @@ def read_inputs(
                 f"This method reads the {name}, but none came: call"
                 f" update(grads, state, params, {name}={name}){cheap * (name != 'losses')}."
             )
-    common_names(
-        {
-            "the balancer's values": weighting.names,
-            "losses": task_names(losses),
-            "active": task_names(active),
-            **{name: task_names(value) for name, value in needed.items()},
-        }
-    )
+    common_names(weighting.names, **({"losses": losses, "active": active} | needed))
     mask = jnp.ones(num_tasks, bool)
     if active is not None:
         mask = task_mask("active", active, num_tasks)
@@ -53,17 +48,32 @@ def read_inputs(
         values = jax.lax.stop_gradient(task_vector(name, value, num_tasks)).astype(dtype)
         return jnp.where(mask, values, jnp.ones_like(values))
 
+    values = None if losses is None else read("losses", losses)
     return Given(
-        None if losses is None else read("losses", losses),
+        values,
         None,
         mask,
         extra={name: read(name, extra[name]) for name in sorted(weighting.extra)},
+        finite_losses=jnp.ones(num_tasks, bool) if values is None else jnp.isfinite(values),
+    )
+
+
+def without_broken(given: Given) -> Given:
+    """Leave out the tasks whose loss or gradient is not finite, as if they were absent."""
+    present = given.active & given.finite_losses & given.finite_gradients
+
+    def of_present(values: Any) -> Any:
+        return None if values is None else jnp.where(present, values, jnp.ones_like(values))
+
+    return given._replace(
+        losses=of_present(given.losses),
+        active=present,
+        extra={name: of_present(values) for name, values in given.extra.items()},
     )
 
 
 def take_step(
-    weighting: Weighting,
-    timing: Timing | None,
+    balancer: Balancer,
     given: Given,
     state: BalancerState,
     dtype: jnp.dtype,
@@ -75,8 +85,7 @@ def take_step(
     """Take one step of a method, from its inputs to the update, wherever its Gramian comes from.
 
     Args:
-      weighting: the method.
-      timing: when it is asked; at every step if None.
+      balancer: the method, when it is asked, and what is reported of it.
       given: the inputs, without Gramians.
       state: the balancer's state.
       dtype: the type of the weights.
@@ -87,36 +96,53 @@ def take_step(
       preparation: what the method keeps of the gradients from now on.
 
     Returns:
-      The leaves of the update, and the new state; the old one where something is not finite.
+      The leaves of the update, and the new state; where something is not finite the old one, but
+      for the report.
     """
+    timing = balancer.timing
 
-    def ask(method: PyTree) -> tuple[Array, PyTree]:
-        return _ask(weighting, given if measure is None else measure(given), method, dtype)
+    def ask(last: tuple[Any, PyTree, PyTree]) -> tuple[Array, PyTree, PyTree]:
+        _, method, report = last
+        measured = given if measure is None else measure(given)
+        weights, method = _ask(balancer.weighting, measured, method, dtype)
+        if balancer.reporting is not None:
+            new = balancer.reporting.update(measured, weights, report)
+            report = keep(jnp.asarray(True), new, report)
+        return weights, method, report
 
     finite = jnp.asarray(True)
     if given.losses is not None:
         finite &= jnp.all(jnp.isfinite(given.losses))
+    new_timing = state.timing
     if timing is None:
-        weights, method = ask(state.method)
-        new_timing = state.timing
+        weights, method, report = ask((None, state.method, state.report))
     else:
-        last, method = state.timing.weights, state.method
+        last = state.timing.weights, state.method, state.report
         if measure is not None and timing.period is None:
-            last, method = ask(method)
+            last = ask(last)
         elif measure is not None:
-            due = is_due(timing, state.timing)
-            last, method = jax.lax.cond(due, ask, lambda method: (last, method), method)
-            # A task that was absent when the method was asked keeps its last weight.
-            last = jnp.where(given.active, last, state.timing.weights)
-        weights = applied(timing, state.timing, last, given.active)
-        new_timing = state.timing._replace(step=state.timing.step + 1, weights=last)
-    finite &= jnp.all(jnp.isfinite(weights)) & ~_holds_nan(method)
+            last = choose(is_due(timing, state.timing), ask, lambda last: last, last)
+        # A task that was absent when the method was asked keeps its last weight.
+        held = jnp.where(given.active, last[0], state.timing.weights)
+        _, method, report = last
+        weights = applied(timing, state.timing, held, given.active)
+        new_timing = TimingState(state.timing.finite_steps + 1, held)
+    finite &= jnp.all(jnp.isfinite(weights)) & ~holds_nan(method)
     kept = None if state.task_weights is None else weights
-    new_state = state._replace(task_weights=kept, method=method, timing=new_timing)
+    new_state = BalancerState(kept, method, preparation, new_timing)
     weights = jnp.where(finite, weights, jnp.nan)
-    new_state = keep(finite, new_state, state)._replace(preparation=preparation)
     updates, unseen = combine(weights, given.active.astype(weights.dtype))
-    return updates, keep_if_finite(unseen, new_state, state)
+    finite &= all_finite(unseen)
+    return updates, keep(finite, new_state, state._replace(report=()))._replace(report=report)
+
+
+def choose(
+    condition: Array, so: Callable[[Any], Any], otherwise: Callable[[Any], Any], operand: Any
+) -> Any:
+    """``lax.cond``, which compiles its branches anew at each call outside of ``jit``; not there."""
+    if isinstance(condition, jax.core.Tracer):
+        return jax.lax.cond(condition, so, otherwise, operand)
+    return so(operand) if condition else otherwise(operand)
 
 
 def _ask(
@@ -134,30 +160,6 @@ def _ask(
         )
     weights = jnp.where(given.active, weights, 0).astype(dtype)
     gramians = [g for g in (given.gramian, given.cross_gramian) if g is not None]
-    measured = [jnp.all(jnp.isfinite(jnp.diagonal(g))) for g in gramians]
-    finite = jnp.all(jnp.stack(measured)) if measured else jnp.asarray(True)
+    finite = all_finite([jnp.diagonal(g) for g in gramians])
     # The old state's types: both branches of a cond have to agree.
     return jnp.where(finite, weights, jnp.nan), keep(jnp.asarray(True), new_method, method)
-
-
-def _holds_nan(tree: PyTree) -> Array:
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    found = [jnp.any(jnp.isnan(leaf)) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.any(jnp.stack(found)) if found else jnp.asarray(False)
-
-
-def keep(condition: Array, new: PyTree, old: PyTree) -> PyTree:
-    """Take the new state where the condition holds, in the types of the old one."""
-
-    def choose(new: Array, old: Array) -> Array:
-        new, old = jnp.asarray(new), jnp.asarray(old)
-        return jnp.where(condition, new if new.dtype == old.dtype else new.astype(old.dtype), old)
-
-    return jax.tree.map(choose, new, old)
-
-
-def keep_if_finite(updates: Sequence[Array], new: PyTree, old: PyTree) -> PyTree:
-    """Take the new state where all these updates are finite."""
-    if not updates or not jax.tree.leaves(new):
-        return new
-    return keep(jnp.all(jnp.stack([jnp.all(jnp.isfinite(u)) for u in updates])), new, old)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmtl._checks import constant_vector, leaf_path
+from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, Given, Weighting, check_balancer
@@ -63,14 +64,17 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
             f'weights holds {balanced.sum()} times "balanced", but the balancer was built for'
             f" {inner.num_tasks} tasks: build it with num_tasks={balanced.sum()}."
         )
-    names = tuple(leaf_path(path) for path, _ in entries)
-    named = not all(name.isdigit() for name in names)
-    kept = tuple(name for name, b in zip(names, balanced, strict=True) if b)
-    if inner.names not in (None, kept):
+    names = common_names(weights=weights)
+    known = inner.names.names if inner.names else None
+    kept = tuple(leaf_path(path) for (path, _), b in zip(entries, balanced, strict=True) if b)
+    if known is not None and known != kept:
         raise ValueError(
             "The balanced losses must bear the names that the balancer knows, but they are"
-            f" {', '.join(kept)} in weights and {', '.join(inner.names)} in the balancer."
+            f" {', '.join(kept)} in weights and {', '.join(known)} in the balancer."
         )
+    if names.names is not None and inner.names is not None:
+        written = tuple(name for name in names.written or () if name in kept)
+        common_names(inner.names._replace(names=kept, written=written))
     constants = np.zeros(len(entries))
     if numbers:
         constants[~balanced] = constant_vector("weights", np.array(numbers))
@@ -91,7 +95,14 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
         some = jnp.asarray(some)  # NumPy's float64, where they are constants
         return jnp.asarray(constants, some.dtype).at[rows].set(some), state
 
-    weighting = Weighting(
-        inner.init, update, inner.reads, len(entries), names if named else None, inner.extra
-    )
-    return rebuild(balancer, weighting=weighting)
+    weighting = Weighting(inner.init, update, inner.reads, len(entries), names, inner.extra)
+    timing = balancer.timing
+    if timing is not None:
+        of_start = timing.before
+
+        def before(active: Array, dtype: Any) -> Array:
+            return jnp.asarray(constants, dtype).at[rows].set(of_start(active[rows], dtype))
+
+        held = jnp.asarray(constants).at[rows].set(timing.held)
+        timing = timing._replace(before=before, held=held)
+    return rebuild(balancer, weighting=weighting, timing=timing)

@@ -4,13 +4,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import (
-    check_count,
-    check_share,
-    common_names,
-    constant_vector,
-    task_names,
-)
+from jaxmtl._checks import check_count, check_share, constant_vector
+from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, Given, Timing, check_balancer, known_num_tasks
@@ -159,17 +154,16 @@ def warm_up(
     check_balancer(balancer)
     check_count("steps", steps, 0)
     check_count("ramp", ramp, 0)
-    timing, weighting, before = balancer.timing or Timing(), balancer.weighting, None
+    timing, weighting = balancer.timing or Timing(), balancer.weighting
     if not all(isinstance(n, int) and n == 0 for n in (timing.start, timing.ramp)):
         raise ValueError(
             "The balancer already has a start of its own: give that one the steps and the ramp, or"
             " warm it up before anything else, as in every(warm_up(...), k)."
         )
     if weights is not None:
-        before = constant_vector("weights", weights, weighting.num_tasks)
-        names = common_names(
-            {"weights": task_names(weights), "the balancer's values": weighting.names}
-        )
+        constant = constant_vector("weights", weights, weighting.num_tasks)
+        names = common_names(weighting.names, weights=weights)
         weighting = weighting._replace(names=names)
-    timing = timing._replace(start=steps, ramp=ramp, before=before)
+        timing = timing._replace(before=lambda active, dtype: jnp.asarray(constant, dtype))
+    timing = timing._replace(start=steps, ramp=ramp)
     return rebuild(balancer, weighting=weighting, timing=timing)

@@ -10,7 +10,7 @@ from jaxmtl._checks import check_num_tasks, task_mask
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._base import Balancer
 from jaxmtl.balancing._stacked import count_stacked
-from jaxmtl.balancing._step import keep
+from jaxmtl.balancing._state import keep
 
 
 def per_task(

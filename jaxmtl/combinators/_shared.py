@@ -1,6 +1,9 @@
 """Balancer -> Balancer: what is balanced, and how much each task matters."""
 
-from jaxmtl._checks import check_choice, common_names, constant_vector, task_names
+from typing import Any
+
+from jaxmtl._checks import check_choice, constant_vector
+from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, LeafSelector, PyTree, TaskVector
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, Given, check_balancer
@@ -92,11 +95,14 @@ def prioritise(balancer: Balancer, priorities: TaskVector) -> Balancer:
         weights, state = inner.update(given, state)
         return weights * factors.astype(weights.dtype), state
 
-    names = common_names(
-        {"priorities": task_names(priorities), "the balancer's values": inner.names}
-    )
+    names = common_names(inner.names, priorities=priorities)
     weighting = inner._replace(update=update, num_tasks=factors.shape[0], names=names)
     timing = balancer.timing
     if timing is not None:
-        timing = timing._replace(priorities=timing.priorities * factors)
+        before = timing.before
+
+        def prioritised(active: Array, dtype: Any) -> Array:
+            return before(active, dtype) * factors.astype(dtype)
+
+        timing = timing._replace(before=prioritised, held=timing.held * factors)
     return rebuild(balancer, weighting=weighting, timing=timing)

@@ -11,12 +11,13 @@ from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import solve_dtype
+from jaxmtl.balancing._random_keys import next_keys, stored
 
 
 class GradDropState(NamedTuple):
     """The random key of the next step."""
 
-    rng_key: Array
+    key_data: Array
 
 
 @described
@@ -62,7 +63,7 @@ def graddrop(key: Array | int, *, leak: float = 0.0, num_tasks: int | None = Non
         grads: PyTree, given: Given, state: GradDropState
     ) -> tuple[PyTree, PyTree, GradDropState]:
         del given
-        next_key, step_key = jax.random.split(state.rng_key)
+        next_key, step_key = next_keys(state.key_data, key)
         leaves, treedef = jax.tree.flatten(grads)
 
         def pick(leaf: Array, key: Array) -> Array:
@@ -87,5 +88,5 @@ def graddrop(key: Array | int, *, leak: float = 0.0, num_tasks: int | None = Non
 
     return make_balancer(
         Weighting(lambda dtype: (), ones, frozenset(), optional_num_tasks(num_tasks)),
-        preparation=Preparation(lambda params: GradDropState(key), mask),
+        preparation=Preparation(lambda params: GradDropState(stored(key)), mask),
     )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from jaxmtl._task_names import TaskNames
 from jaxmtl._typing import Array
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
@@ -26,7 +27,7 @@ class SolvedState(NamedTuple):
 def solved(
     solve: Callable[[Given], tuple[Array, Array, Array]],
     num_tasks: int | None,
-    names: tuple[str, ...] | None = None,
+    names: TaskNames | None = None,
 ) -> Balancer:
     """Make a balancer of ``Given -> (weights, residual, iterations)`` on the Gramian."""
 

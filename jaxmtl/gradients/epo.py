@@ -7,6 +7,7 @@ from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import equal_shares
 from jaxmtl.gradients._solved import SolvedState
 from jaxmtl.losses._preference import preferences, read_preference
 from jaxmtl.solvers.linear_program import linear_program
@@ -115,7 +116,8 @@ def _adjust(ray: Array, losses: Array, active: Array) -> tuple[Array, Array]:
     values = jnp.where(active, jnp.maximum(values, 0), 0)
     count = jnp.maximum(jnp.sum(active), 1)
     total = jnp.sum(values)
-    shares = jnp.where(total > 0, values * reciprocal(total), 1 / count)
+    equal = equal_shares(active, values.dtype)
+    shares = jnp.where(total > 0, values * reciprocal(total), equal)
     surplus = jnp.where(active, jnp.log(count * jnp.maximum(shares, eps)), 0)
     non_uniformity = jnp.sum(jnp.where(active, shares * surplus, 0))
     return non_uniformity, jnp.where(active, ray * (surplus - non_uniformity), 0)

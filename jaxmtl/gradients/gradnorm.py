@@ -5,20 +5,22 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._checks import check_at_least, check_num_tasks, constant_vector, task_names
+from jaxmtl._checks import check_at_least, check_num_tasks, constant_vector
+from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.losses._first_losses import FirstLosses, init_first_losses, observe, relative_losses
-from jaxmtl.losses._learned import Learned, init_learned, learn
+from jaxmtl.losses._learned import Learner, init_learner, learn
 from jaxmtl.solvers.scaling import reciprocal
 
 
 class GradNormState(NamedTuple):
-    """The weights of the next step, with their optimizer, and the losses at the start."""
+    """The (T,) weights of the next step, their optimizer's state, and the losses at the start."""
 
-    learned: Learned
+    weights: Array
+    learner: Learner
     first: FirstLosses
 
 
@@ -87,23 +89,26 @@ def gradnorm(
     learner = optax.adam(0.025) if optimizer is None else optimizer
 
     def init(dtype: jnp.dtype) -> GradNormState:
-        learned = init_learned(jnp.ones(num_tasks, dtype), learner)
-        return GradNormState(learned, init_first_losses(num_tasks, known, dtype))
+        ones = jnp.ones(num_tasks, dtype)
+        return GradNormState(
+            ones, init_learner(ones, learner), init_first_losses(num_tasks, known, dtype)
+        )
 
     def update(given: Given, state: GradNormState) -> tuple[Array, GradNormState]:
         first = observe(state.first, given.losses, given.active)
         rates = relative_losses(first, given.losses, given.active)
-        weights, active = state.learned.value, given.active
+        weights, active = state.weights, given.active
         norms = jnp.sqrt(jnp.diagonal(given.gramian))
         mean = jnp.sum(weights * norms) / jnp.maximum(jnp.sum(active), 1)
         slope = jnp.sign(weights * norms - mean * rates**alpha) * norms * reciprocal(mean)
-        learned = learn(state.learned, slope, active, learner)
-        positive = jnp.maximum(learned.value, 0)
+        moved, learned = learn(weights, state.learner, slope, active, learner)
+        positive = jnp.maximum(moved, 0)
         # Measured from T, not from the present sum, whose rounding would add up over the steps.
         total = num_tasks - jnp.sum(jnp.where(active, 0, weights))
         rescaled = positive * total * reciprocal(jnp.sum(jnp.where(active, positive, 0)))
         value = jnp.where(active & (rescaled.sum() > 0), rescaled, weights)
-        return weights, GradNormState(learned._replace(value=value), first)
+        return weights, GradNormState(value, learned, first)
 
     reads = frozenset({"losses", "gramian"})
-    return make_balancer(Weighting(init, update, reads, num_tasks, task_names(initial_losses)))
+    names = common_names(initial_losses=initial_losses)
+    return make_balancer(Weighting(init, update, reads, num_tasks, names))

@@ -10,6 +10,7 @@ from jaxmtl._typing import Array
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._random_keys import next_keys, stored
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -17,7 +18,7 @@ class GradVacState(NamedTuple):
     """The (T, T) target cosines, row i those of task i, and the random key of the next step."""
 
     target_cosines: Array
-    rng_key: Array
+    key_data: Array
 
 
 @described
@@ -61,10 +62,10 @@ def gradvac(num_tasks: int, key: Array | int, *, decay: float = 0.99) -> Balance
     key = typed_key(key)
 
     def init(dtype: jnp.dtype) -> GradVacState:
-        return GradVacState(jnp.zeros((num_tasks, num_tasks), dtype), key)
+        return GradVacState(jnp.zeros((num_tasks, num_tasks), dtype), stored(key))
 
     def update(given: Given, state: GradVacState) -> tuple[Array, GradVacState]:
-        next_key, step_key = jax.random.split(state.rng_key)
+        next_key, step_key = next_keys(state.key_data, key)
         gram, keys = given.gramian, jax.random.split(step_key, num_tasks)
         per_length = reciprocal(jnp.sqrt(jnp.diagonal(gram)))
         orders = jax.vmap(lambda k: jax.random.permutation(k, num_tasks))(keys)

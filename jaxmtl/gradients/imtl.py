@@ -8,8 +8,7 @@ from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given
 from jaxmtl.balancing._described import described
 from jaxmtl.gradients._equal_cosines import equal_cosines
-from jaxmtl.losses._learned import Learned
-from jaxmtl.losses.imtl_l import imtl_l
+from jaxmtl.losses.imtl_l import IMTLLState, imtl_l
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -28,9 +27,9 @@ def imtl(num_tasks: int, *, optimizer: optax.GradientTransformation | None = Non
 
     Returns:
       A balancer that reads the losses and the Gramian. Scale: g on T identical gradients g at the
-      start. Degree 1. Weights may be negative. Its state keeps ``method.value``, s. In the paper
-      the heads receive exp(s_i) times their own gradient: ``optax.partition`` them to ``imtl_l``,
-      or let an optimizer that normalises follow, to which it makes no difference.
+      start. Degree 1. Weights may be negative. Its state keeps ``method.log_weights``, s. In the
+      paper the heads receive exp(s_i) times their own gradient: ``optax.partition`` them to
+      ``imtl_l``, or let an optimizer that normalises follow, to which it makes no difference.
 
     Deviations from the paper: the sum is divided by its absolute value, as in ``imtl_g``.
 
@@ -52,7 +51,7 @@ def imtl(num_tasks: int, *, optimizer: optax.GradientTransformation | None = Non
     """
     learned_scale = imtl_l(num_tasks, optimizer=optimizer).weighting
 
-    def update(given: Given, state: Learned) -> tuple[Array, Learned]:
+    def update(given: Given, state: IMTLLState) -> tuple[Array, IMTLLState]:
         scale, state = learned_scale.update(given, state)
         weights = equal_cosines(given.gramian).weights
         return weights * reciprocal(jnp.sum(weights / scale)), state

@@ -1,5 +1,7 @@
 """MoCo: the min-norm direction of tracked gradients, approached step by step."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 
 from jaxmtl._checks import check_at_least, check_num_tasks, check_share
@@ -9,6 +11,12 @@ from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.gradients._on_simplex import step_to_min_norm
 from jaxmtl.gradients._tracking import Tracked, init_tracked, track
+
+
+class MoCoState(NamedTuple):
+    """The (T,) convex weights."""
+
+    weights: Array
 
 
 @described
@@ -61,11 +69,12 @@ def moco(
         tracked = track(tracked, grads, given.active, decay)
         return tracked.average, tracked.average, tracked
 
-    def update(given: Given, weights: Array) -> tuple[Array, Array]:
-        return step_to_min_norm(weights, given, given.gramian, step_size, rho)
+    def update(given: Given, state: MoCoState) -> tuple[Array, MoCoState]:
+        weights, kept = step_to_min_norm(state.weights, given, given.gramian, step_size, rho)
+        return weights, MoCoState(kept)
 
     weighting = Weighting(
-        lambda dtype: jnp.full(num_tasks, 1 / num_tasks, dtype),
+        lambda dtype: MoCoState(jnp.full(num_tasks, 1 / num_tasks, dtype)),
         update,
         frozenset({"gramian"}),
         num_tasks,

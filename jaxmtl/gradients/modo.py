@@ -1,5 +1,7 @@
 """MoDo: the min-norm direction from independent batches, approached step by step."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 
 from jaxmtl._checks import check_at_least, check_num_tasks
@@ -8,6 +10,12 @@ from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.gradients._on_simplex import step_to_min_norm
+
+
+class MoDoState(NamedTuple):
+    """The (T,) convex weights."""
+
+    weights: Array
 
 
 @described
@@ -53,12 +61,13 @@ def modo(num_tasks: int, *, step_size: float = 0.1, rho: float = 0.0) -> Balance
     check_at_least("step_size", step_size, 0)
     check_at_least("rho", rho, 0)
 
-    def update(given: Given, weights: Array) -> tuple[Array, Array]:
-        return step_to_min_norm(weights, given, given.cross_gramian, step_size, rho)
+    def update(given: Given, state: MoDoState) -> tuple[Array, MoDoState]:
+        weights, kept = step_to_min_norm(state.weights, given, given.cross_gramian, step_size, rho)
+        return weights, MoDoState(kept)
 
     return make_balancer(
         Weighting(
-            lambda dtype: jnp.full(num_tasks, 1 / num_tasks, dtype),
+            lambda dtype: MoDoState(jnp.full(num_tasks, 1 / num_tasks, dtype)),
             update,
             frozenset({"gramian", "cross_gramian"}),
             num_tasks,

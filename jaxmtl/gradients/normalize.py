@@ -4,7 +4,8 @@ import numbers
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_at_least, constant_vector, optional_num_tasks, task_names
+from jaxmtl._checks import check_at_least, constant_vector, optional_num_tasks
+from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
@@ -89,6 +90,6 @@ def normalize(
             adjusted,
             frozenset({"losses", "gramian"}),
             num_tasks,
-            task_names(initial_losses),
+            common_names(initial_losses=initial_losses),
         )
     )

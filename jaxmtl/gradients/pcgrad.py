@@ -10,13 +10,14 @@ from jaxmtl._typing import Array
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._random_keys import next_keys, stored
 from jaxmtl.solvers.scaling import reciprocal
 
 
 class PCGradState(NamedTuple):
     """The random key of the next step."""
 
-    rng_key: Array
+    key_data: Array
 
 
 @described
@@ -60,7 +61,7 @@ def pcgrad(key: Array | int, *, reduction: str = "sum", num_tasks: int | None = 
     key = typed_key(key)
 
     def update(given: Given, state: PCGradState) -> tuple[Array, PCGradState]:
-        next_key, step_key = jax.random.split(state.rng_key)
+        next_key, step_key = next_keys(state.key_data, key)
         num = given.active.shape[0]
         gram, per_square = given.gramian, reciprocal(jnp.diagonal(given.gramian))
         orders = jax.vmap(lambda k: jax.random.permutation(k, num))(jax.random.split(step_key, num))
@@ -81,7 +82,7 @@ def pcgrad(key: Array | int, *, reduction: str = "sum", num_tasks: int | None = 
 
     return make_balancer(
         Weighting(
-            lambda dtype: PCGradState(key),
+            lambda dtype: PCGradState(stored(key)),
             update,
             frozenset({"gramian"}),
             optional_num_tasks(num_tasks),

@@ -1,5 +1,7 @@
 """SDMGrad: the min-norm direction, pulled towards a preferred one, from independent batches."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,9 +12,15 @@ from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.gradients._on_simplex import present_shares, settle
-from jaxmtl.losses._learned import Learned, init_learned, learn
+from jaxmtl.losses._learned import Learner, init_learner, learn
 from jaxmtl.losses._preference import preferences, read_preference
 from jaxmtl.solvers.scaling import reciprocal
+
+
+class SDMGradState(NamedTuple):
+    """The (T,) convex weights."""
+
+    weights: Array
 
 
 @described
@@ -73,28 +81,25 @@ def sdmgrad(
     wanted = read_preference(preference, num_tasks)
     learner = optax.sgd(1.0, momentum=0.5) if optimizer is None else optimizer
 
-    def update(given: Given, weights: Array) -> tuple[Array, Array]:
+    def init(dtype: jnp.dtype) -> SDMGradState:
+        shares = jnp.full(num_tasks, 1 / num_tasks, dtype)
+        init_learner(shares, learner)  # raises where it is none
+        return SDMGradState(shares)
+
+    def update(given: Given, state: SDMGradState) -> tuple[Array, SDMGradState]:
         cross = given.cross_gramian * reciprocal(jnp.trace(given.gramian))
         preferred, active = pull * preferences(wanted, given), given.active
 
-        def step(_: Array, carry: tuple[Array, Learned]) -> tuple[Array, Learned]:
-            shares, learned = carry
-            moved = learn(
-                learned._replace(value=shares), cross @ (shares + preferred), active, learner
-            )
-            shares, weights = settle(moved.value, learned.value, active)
-            return shares, moved._replace(value=weights)
+        def step(_: Array, carry: tuple[Array, Array, Learner]) -> tuple[Array, Array, Learner]:
+            shares, weights, learned = carry
+            slope = cross @ (shares + preferred)
+            shares, learned = learn(shares, learned, slope, active, learner)
+            return *settle(shares, weights, active), learned
 
-        start = (present_shares(weights, active), init_learned(weights, learner))
-        shares, learned = jax.lax.fori_loop(0, iterations, step, start)
-        return (shares + preferred) / (1 + pull), learned.value
+        start = present_shares(state.weights, active)
+        carry = start, state.weights, init_learner(start, learner)
+        shares, weights, _ = jax.lax.fori_loop(0, iterations, step, carry)
+        return (shares + preferred) / (1 + pull), SDMGradState(weights)
 
-    return make_balancer(
-        Weighting(
-            lambda dtype: init_learned(jnp.full(num_tasks, 1 / num_tasks, dtype), learner).value,
-            update,
-            frozenset({"gramian", "cross_gramian"}),
-            num_tasks,
-            wanted.names,
-        )
-    )
+    reads = frozenset({"gramian", "cross_gramian"})
+    return make_balancer(Weighting(init, update, reads, num_tasks, wanted.names))

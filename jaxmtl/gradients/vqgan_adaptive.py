@@ -1,8 +1,11 @@
 """VQGAN's adaptive weight: an adversary that pulls as hard as the reconstruction."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_at_least, check_count, task_names, task_vector
+from jaxmtl._checks import check_at_least, check_count, task_vector
+from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Timing, Weighting
@@ -68,10 +71,11 @@ def vqgan_adaptive(
         ratio = jnp.minimum(pull * reciprocal(jnp.sqrt(jnp.diagonal(gram))), max_ratio)
         return jnp.where(is_adversary, scale * ratio, 1), state
 
-    # The mask of step ``start`` is a constant: before it, adversaries weigh nothing.
+    def without_adversaries(active: Array, dtype: Any) -> Array:
+        return jnp.asarray(~mask, dtype)
+
     waiting = isinstance(start, int) and start == 0
-    timing = None if waiting else Timing(start=start, before=~mask)
-    weighting = Weighting(
-        lambda dtype: (), update, frozenset({"gramian"}), mask.shape[0], task_names(adversary)
-    )
+    timing = None if waiting else Timing(start=start, before=without_adversaries)
+    names = common_names(adversary=adversary)
+    weighting = Weighting(lambda dtype: (), update, frozenset({"gramian"}), mask.shape[0], names)
     return make_balancer(weighting, timing=timing)

@@ -1,6 +1,11 @@
-"""Per-task quantities that a balancer learns with an optax optimizer of its own."""
+"""Per-task quantities that a balancer learns with an optax optimizer of its own.
 
-from typing import NamedTuple
+A method's state holds the quantity under its own name, and beside it ``learner``: the optimizer's
+state, leaf by leaf. Under optax's names (``count``, ``mu``, ...) it would stand in the way where a
+user asks ``optax.tree.get`` for those of the optimizer behind the balancer.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,49 +13,59 @@ import optax
 
 from jaxmtl._typing import Array, PyTree
 
+Learner = tuple[Array, ...]
+
 # A loss of exactly zero drives the logarithm of a weight or variance to infinity. Not a tuning
 # knob, but the range in which its exponential, times a gradient, is still a float32 number.
 LOGARITHM_RANGE = 40.0
 
 
-class Learned(NamedTuple):
-    """A (T,) vector and the state of its optimizer, both kept per task."""
-
-    value: Array
-    opt_state: PyTree
-
-
-def init_learned(value: Array, optimizer: optax.GradientTransformation) -> Learned:
+def init_learner(value: Array, optimizer: optax.GradientTransformation) -> Learner:
     """Start learning a (T,) vector.
 
     Raises:
       ValueError: where ``optimizer`` is no optax transformation.
     """
+    return tuple(jax.tree.leaves(_start(value, optimizer)))
+
+
+def learn(
+    value: Array, learner: Learner, grad: Array, active: Array, optimizer: Any
+) -> tuple[Array, Learner]:
+    """Take one step down the gradient, each task with its own optimizer state.
+
+    A task that is absent takes no step, and its averages and step count stay as they were: with
+    one optimizer for the whole vector, momentum would go on moving it.
+
+    Args:
+      value: (T,) what is learned.
+      learner: the optimizer's state.
+      grad: (T,) slopes.
+      active: (T,) bool.
+      optimizer: the optax optimizer.
+
+    Returns:
+      The new value and optimizer's state.
+    """
+    structure = jax.tree.structure(jax.eval_shape(lambda v: _start(v, optimizer), value))
+    old = jax.tree.unflatten(structure, learner)
+    updates, new = jax.vmap(optimizer.update)(grad, old, value)
+    moved = optax.apply_updates(value, updates), tuple(jax.tree.leaves(new))
+    return jax.vmap(optax.tree.where)(active, moved, (value, learner))
+
+
+def learn_logarithm(
+    value: Array, learner: Learner, grad: Array, active: Array, optimizer: Any
+) -> tuple[Array, Learner]:
+    """Take one step as ``learn`` does, within the range whose exponential is finite."""
+    value, learner = learn(value, learner, grad, active, optimizer)
+    return jnp.clip(value, -LOGARITHM_RANGE, LOGARITHM_RANGE), learner
+
+
+def _start(value: Array, optimizer: optax.GradientTransformation) -> PyTree:
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(
             f"optimizer must be an optax optimizer, such as optax.adam(1e-2), but it is"
             f" {optimizer!r}."
         )
-    return Learned(value, jax.vmap(optimizer.init)(value))
-
-
-def learn(
-    learned: Learned, grad: Array, active: Array, optimizer: optax.GradientTransformation
-) -> Learned:
-    """Take one step down the gradient, each task with its own optimizer state.
-
-    A task that is absent takes no step, and its averages and step count stay as they were: with
-    one optimizer for the whole vector, momentum would go on moving it.
-    """
-    updates, opt_state = jax.vmap(optimizer.update)(grad, learned.opt_state, learned.value)
-    new = Learned(optax.apply_updates(learned.value, updates), opt_state)
-    return jax.vmap(optax.tree.where)(active, new, learned)
-
-
-def learn_logarithm(
-    learned: Learned, grad: Array, active: Array, optimizer: optax.GradientTransformation
-) -> Learned:
-    """Take one step as ``learn`` does, within the range whose exponential is finite."""
-    learned = learn(learned, grad, active, optimizer)
-    value = jnp.clip(learned.value, -LOGARITHM_RANGE, LOGARITHM_RANGE)
-    return learned._replace(value=value)
+    return jax.vmap(optimizer.init)(value)

@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import common_names, constant_vector, optional_num_tasks, task_names
+from jaxmtl._checks import constant_vector, optional_num_tasks
+from jaxmtl._task_names import TaskNames, common_names
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._base import Given
 from jaxmtl.balancing._gram import equal_shares
@@ -22,7 +23,7 @@ class Preference(NamedTuple):
 
     vector: Any
     num_tasks: int | None
-    names: tuple[str, ...] | None
+    names: TaskNames | None
     ideal: Any = None
 
 
@@ -38,7 +39,7 @@ def read_preference(
     if ideal is not None:
         point = constant_vector("ideal", ideal, num_tasks)
         num_tasks = point.shape[0]
-    names = common_names({"preference": task_names(preference), "ideal": task_names(ideal)})
+    names = common_names(preference=preference, ideal=ideal)
     return Preference(vector, num_tasks, names, point)
 
 

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._checks import check_num_tasks, constant_vector, task_names, task_vector
+from jaxmtl._checks import check_num_tasks, constant_vector, task_vector
+from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.losses._learned import Learned, init_learned, learn
+from jaxmtl.losses._learned import Learner, init_learner, learn
 from jaxmtl.losses._softmax import softmax
 
 
@@ -19,14 +20,16 @@ class FAMOState(NamedTuple):
     """The logits xi with their optimizer, and the step that they have still to learn from.
 
     Attributes:
-      learned: xi, and its optimizer's state.
+      logits: (T,) xi.
+      learner: its optimizer's state.
       last: (T,) losses of the last step in which the task was present.
       pending: (T,) bool, whether xi has still to learn from that step.
       after: (T,) losses of the same batch after the step, where they were recorded.
       recorded: (T,) bool, where they were.
     """
 
-    learned: Learned
+    logits: Array
+    learner: Learner
     last: Array
     pending: Array
     after: Array
@@ -66,7 +69,7 @@ def famo(
       A balancer that reads the losses. Scale: g on T identical gradients g, since the weights sum
       to one. Degree 1 in the gradients, 0 in the losses (where ``lower_bounds`` are zero). A loss
       below its bound counts by its distance; one exactly at it has weight zero. Its state keeps
-      ``method.learned.value``, xi.
+      ``method.logits``, xi.
 
     Deviations from the paper: 1/D and log D are exact, without an epsilon of 1e-8 on D, which would
     be a scale. Absent tasks keep their logits; the softmax is over the tasks present.
@@ -99,7 +102,7 @@ def famo(
 
     def init(dtype: jnp.dtype) -> FAMOState:
         zeros, no = jnp.zeros(num_tasks, dtype), jnp.zeros(num_tasks, bool)
-        return FAMOState(init_learned(zeros, learner), zeros, no, zeros, no)
+        return FAMOState(zeros, init_learner(zeros, learner), zeros, no, zeros, no)
 
     def log_distance(losses: Array) -> tuple[Array, Array]:
         """The logarithm of D, that of the least normal number where D is zero; where it is not."""
@@ -114,20 +117,23 @@ def famo(
         known = state.pending & (state.recorded | active)
         after = jnp.where(state.recorded, log_distance(state.after)[0], logs)
         fell = jnp.where(known, log_distance(state.last)[0] - after, 0)
-        shares = softmax(state.learned.value, known)
+        shares = softmax(state.logits, known)
         slope = shares * (fell - jnp.sum(shares * fell))
-        learned = learn(state.learned, slope, known, learner)
+        logits, learned = learn(state.logits, state.learner, slope, known, learner)
         new = FAMOState(
+            logits,
             learned,
             jnp.where(active, losses, state.last),
             active | (state.pending & ~known),
             state.after,
             jnp.zeros_like(state.recorded),
         )
-        return softmax(learned.value - logs, active & positive), new
+        return softmax(logits - logs, active & positive), new
 
     return make_balancer(
-        Weighting(init, update, frozenset({"losses"}), num_tasks, task_names(lower_bounds))
+        Weighting(
+            init, update, frozenset({"losses"}), num_tasks, common_names(lower_bounds=lower_bounds)
+        )
     )
 
 

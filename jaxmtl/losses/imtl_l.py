@@ -1,5 +1,7 @@
 """IMTL-L: learned weights that bring every loss to one."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import optax
 
@@ -8,7 +10,14 @@ from jaxmtl._typing import Array
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.losses._learned import Learned, init_learned, learn_logarithm
+from jaxmtl.losses._learned import Learner, init_learner, learn_logarithm
+
+
+class IMTLLState(NamedTuple):
+    """The (T,) logarithms of the weights, and their optimizer's state."""
+
+    log_weights: Array
+    learner: Learner
 
 
 @described
@@ -25,8 +34,8 @@ def imtl_l(num_tasks: int, *, optimizer: optax.GradientTransformation | None = N
 
     Returns:
       A balancer that reads the losses. Scale: T g on T identical gradients g at the start. Degree 1
-      in the gradients. Its state keeps ``method.value``, s, within +-40 so that a loss of exactly
-      zero leaves it finite.
+      in the gradients. Its state keeps ``method.log_weights``, s, within +-40 so that a loss of
+      exactly zero leaves it finite.
 
     Raises:
       ValueError: where ``num_tasks`` is not a positive int; at update, where ``losses`` are
@@ -48,16 +57,13 @@ def imtl_l(num_tasks: int, *, optimizer: optax.GradientTransformation | None = N
     check_num_tasks(num_tasks)
     learner = optax.adam(1e-2) if optimizer is None else optimizer
 
-    def update(given: Given, state: Learned) -> tuple[Array, Learned]:
-        weights = jnp.exp(state.value)
-        slope = weights * given.losses - 1
-        return weights, learn_logarithm(state, slope, given.active, learner)
+    def init(dtype: jnp.dtype) -> IMTLLState:
+        zeros = jnp.zeros(num_tasks, dtype)
+        return IMTLLState(zeros, init_learner(zeros, learner))
 
-    return make_balancer(
-        Weighting(
-            lambda dtype: init_learned(jnp.zeros(num_tasks, dtype), learner),
-            update,
-            frozenset({"losses"}),
-            num_tasks,
-        )
-    )
+    def update(given: Given, state: IMTLLState) -> tuple[Array, IMTLLState]:
+        weights = jnp.exp(state.log_weights)
+        slope = weights * given.losses - 1
+        return weights, IMTLLState(*learn_logarithm(*state, slope, given.active, learner))
+
+    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks))

@@ -1,6 +1,7 @@
 """Weights from the losses at the start of training."""
 
-from jaxmtl._checks import check_count, check_num_tasks, constant_vector, task_names
+from jaxmtl._checks import check_count, check_num_tasks, constant_vector
+from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
@@ -64,6 +65,6 @@ def initial_loss(
             update,
             frozenset({"losses"}),
             num_tasks,
-            task_names(values),
+            common_names(values=values),
         )
     )

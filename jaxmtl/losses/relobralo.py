@@ -10,6 +10,7 @@ from jaxmtl._typing import Array
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._random_keys import next_keys, stored
 from jaxmtl.losses._first_losses import FirstLosses, init_first_losses, observe
 from jaxmtl.losses._softmax import softmax
 
@@ -21,13 +22,13 @@ class ReLoBRaLoState(NamedTuple):
       weights: (T,) weights of the last step.
       last: (T,) losses of the last step in which the task was present.
       first: the first losses.
-      rng_key: the random key of the next step.
+      key_data: the random key of the next step.
     """
 
     weights: Array
     last: Array
     first: FirstLosses
-    rng_key: Array
+    key_data: Array
 
 
 @described
@@ -91,7 +92,7 @@ def relobralo(
     def init(dtype: jnp.dtype) -> ReLoBRaLoState:
         first = init_first_losses(num_tasks, None, dtype)
         ones = jnp.ones(num_tasks, dtype)
-        return ReLoBRaLoState(ones, jnp.zeros(num_tasks, dtype), first, key)
+        return ReLoBRaLoState(ones, jnp.zeros(num_tasks, dtype), first, stored(key))
 
     def update(given: Given, state: ReLoBRaLoState) -> tuple[Array, ReLoBRaLoState]:
         active, losses = given.active, given.losses
@@ -102,7 +103,7 @@ def relobralo(
         def balanced(before: Array) -> Array:
             return total * softmax(_ratio(losses, before) / temperature, active)
 
-        next_key, step_key = jax.random.split(state.rng_key)
+        next_key, step_key = next_keys(state.key_data, key)
         # In float32 whatever the default type: the same key, the same look backs.
         keep = jax.random.uniform(step_key, (), jnp.float32) < expected_saudade
         history = jnp.where(keep, state.weights, balanced(first.mean))

@@ -10,12 +10,13 @@ from jaxmtl._typing import Array
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._random_keys import next_keys, stored
 
 
 class RLWState(NamedTuple):
     """The random key of the next step."""
 
-    rng_key: Array
+    key_data: Array
 
 
 @described
@@ -49,11 +50,13 @@ def rlw(key: Array | int, *, num_tasks: int | None = None) -> Balancer:
     key = typed_key(key)
 
     def update(given: Given, state: RLWState) -> tuple[Array, RLWState]:
-        next_key, step_key = jax.random.split(state.rng_key)
+        next_key, step_key = next_keys(state.key_data, key)
         # In float32 whatever the default type: the same key, the same weights.
         logits = jax.random.normal(step_key, given.active.shape, jnp.float32)
         return jax.nn.softmax(logits, where=given.active), RLWState(next_key)
 
     return make_balancer(
-        Weighting(lambda dtype: RLWState(key), update, frozenset(), optional_num_tasks(num_tasks))
+        Weighting(
+            lambda dtype: RLWState(stored(key)), update, frozenset(), optional_num_tasks(num_tasks)
+        )
     )

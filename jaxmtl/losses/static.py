@@ -1,6 +1,7 @@
 """Constant weights from the user's domain knowledge."""
 
-from jaxmtl._checks import constant_vector, task_names
+from jaxmtl._checks import constant_vector
+from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
@@ -29,7 +30,7 @@ def static(weights: TaskVector) -> Balancer:
       [0.5 2. ] [0.5 2. ]
     """
     constant = constant_vector("weights", weights)
-    known = constant.shape[0], task_names(weights)
+    known = constant.shape[0], common_names(weights=weights)
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         del given

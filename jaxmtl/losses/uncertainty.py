@@ -1,17 +1,19 @@
 """Weights from learned homoscedastic uncertainty."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._checks import check_choice, check_num_tasks, task_names, task_vector
+from jaxmtl._checks import check_choice, check_num_tasks, task_vector
+from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.losses._learned import LOGARITHM_RANGE, Learned, init_learned, learn_logarithm
+from jaxmtl.losses._learned import LOGARITHM_RANGE, Learner, init_learner, learn_logarithm
 
 Kind = str | Sequence[str] | dict[str, str]
 
@@ -71,6 +73,13 @@ def uncertainty_loss(
     return jnp.sum(scale.astype(s.dtype) * jnp.exp(-s) * values + penalty)
 
 
+class UncertaintyState(NamedTuple):
+    """The (T,) logarithms of the variances sigma_i^2, and their optimizer's state."""
+
+    log_variances: Array
+    learner: Learner
+
+
 @described
 def uncertainty(
     num_tasks: int,
@@ -95,7 +104,7 @@ def uncertainty(
 
     Returns:
       A balancer that reads the losses. Scale: (sum_i a_i) g on T identical gradients g at the
-      start. Degree 1 in the gradients. Its state keeps ``method.value``, the log variances, within
+      start. Degree 1 in the gradients. Its state keeps ``method.log_variances``, within
       +-40 so that a loss of exactly zero leaves them finite; but the weight has then grown beyond
       use, so leave out a task that is solved exactly.
 
@@ -126,20 +135,17 @@ def uncertainty(
     def objective(losses: Array, s: Array) -> Array:
         return uncertainty_loss(losses, s, kinds=kinds, nonnegative=nonnegative)
 
-    def update(given: Given, state: Learned) -> tuple[Array, Learned]:
-        # The weight of a loss is the derivative of the objective in it.
-        weights, slope = jax.grad(objective, argnums=(0, 1))(given.losses, state.value)
-        return weights, learn_logarithm(state, slope, given.active, learner)
+    def init(dtype: jnp.dtype) -> UncertaintyState:
+        zeros = jnp.zeros(num_tasks, dtype)
+        return UncertaintyState(zeros, init_learner(zeros, learner))
 
-    return make_balancer(
-        Weighting(
-            lambda dtype: init_learned(jnp.zeros(num_tasks, dtype), learner),
-            update,
-            frozenset({"losses"}),
-            num_tasks,
-            task_names(kinds),
-        )
-    )
+    def update(given: Given, state: UncertaintyState) -> tuple[Array, UncertaintyState]:
+        # The weight of a loss is the derivative of the objective in it.
+        weights, slope = jax.grad(objective, argnums=(0, 1))(given.losses, state.log_variances)
+        return weights, UncertaintyState(*learn_logarithm(*state, slope, given.active, learner))
+
+    names = common_names(kinds=None if isinstance(kinds, str) else kinds)
+    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks, names))
 
 
 def _scale_of_kinds(kinds: Kind, num_tasks: int) -> Array:

@@ -237,3 +237,149 @@ def test_microbatches_accumulate_stacked_gradients():
     )
     grads = jax.jit(pieces)(PARAMS, X[:6])
     assert relative_error(as_vector(grads), as_vector(expected)) < 1e-5
+
+
+COMPLEX = {"r": jnp.ones(2), "z": jnp.ones(2, jnp.complex64)}
+
+
+def of_complex(params):
+    return {"a": jnp.sum(jnp.abs(params["z"]) ** 2), "b": jnp.sum(params["r"])}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: jaxmtl.value_and_task_grads(of_complex)(COMPLEX),
+        lambda: jaxmtl.mgda().init(COMPLEX),
+        lambda: jaxmtl.equal().init(COMPLEX),
+        lambda: jaxmtl.mgda().update(
+            {name: jnp.stack([leaf, leaf]) for name, leaf in COMPLEX.items()},
+            jaxmtl.mgda().init(jnp.ones(2)),
+        ),
+        *(
+            lambda balancer=balancer, options=options: jaxmtl.value_and_balanced_grad(
+                of_complex, balancer, **options
+            )(balancer.init(jnp.ones(2)), COMPLEX)
+            for balancer in (jaxmtl.normalize(), jaxmtl.mgda(), jaxmtl.equal())
+            for options in ({}, {"memory": "lean"})
+        ),
+        lambda: jaxmtl.value_and_features_grad(
+            lambda p: p["z"], lambda h, z: of_complex({"z": z, "r": h}), jaxmtl.mgda()
+        )(jaxmtl.mgda().init(jnp.ones(2)), COMPLEX, jnp.ones(2)),
+    ],
+)
+def test_complex_numbers_are_refused_on_every_route_in_the_same_words(call):
+    with pytest.raises(ValueError, match="'z' has type complex64, but only real floating-point"):
+        call()
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e3])
+def test_lean_inner_products_do_not_pass_through_the_type_of_the_losses(size):
+    """In float16 the squares of these gradients would be zero, or infinite."""
+    weights = size * np.array([[1.0, 0.5, 0.25], [0.5, -1.0, 2.0]])
+
+    def losses_of(x):
+        return {
+            n: (jnp.asarray(w, jnp.float32) @ x).astype(jnp.float16)
+            for n, w in zip("ab", weights, strict=True)
+        }
+
+    balancer = jaxmtl.report_only(jaxmtl.normalize(num_tasks=2))
+    lean = jaxmtl.value_and_balanced_grad(losses_of, balancer, memory="lean")
+    x = jnp.array([1e-2, 2e-2, 3e-2])
+    _, _, state = jax.jit(lean)(balancer.init(x), x)
+    lengths = np.linalg.norm(weights, axis=1)
+    np.testing.assert_allclose(state.report.norms, lengths, rtol=2e-3)
+    cosine = weights[0] @ weights[1] / lengths.prod()
+    np.testing.assert_allclose(state.report.cosines[0, 1], cosine, rtol=2e-3)
+
+
+def test_lean_needs_directional_derivatives():
+    @jax.custom_vjp
+    def same(x):
+        return x
+
+    same.defvjp(lambda x: (x, None), lambda _, g: (g,))
+    balancer = jaxmtl.mgda(num_tasks=2)
+    lean = jaxmtl.value_and_balanced_grad(
+        lambda x: {"a": jnp.sum(same(x)), "b": jnp.sum(x**2)}, balancer, memory="lean"
+    )
+    with pytest.raises(ValueError, match=r"which functions with a jax\.custom_vjp do not have"):
+        lean(balancer.init(jnp.ones(2)), jnp.ones(2))
+
+
+@pytest.mark.parametrize("absent", [True, False])
+def test_features_with_labels_that_are_nan(absent):
+    """An absent task leaves nothing behind; of one that is present the step is broken whole."""
+    balancer = jaxmtl.uncertainty(2)
+
+    def losses_of(heads, z):
+        return {
+            "a": jnp.mean((z @ heads["a"] - jnp.nan) ** 2),
+            "b": jnp.mean((z @ heads["b"]) ** 2),
+        }
+
+    step = jaxmtl.value_and_features_grad(lambda shared: X @ shared, losses_of, balancer)
+    shared, heads = jnp.ones((5, 3)), {"a": jnp.ones(3), "b": jnp.ones(3)}
+    start = balancer.init(shared)
+    active = {"a": not absent, "b": True}
+    _, (of_shared, of_heads), state = jax.jit(step)(start, shared, heads, active=active)
+    own = jax.grad(lambda h: losses_of(h, X @ shared)["b"])(heads)["b"]
+    if absent:
+        assert np.all(np.isfinite(as_vector((of_shared, of_heads))))
+        np.testing.assert_array_equal(of_heads["a"], np.zeros(3))
+        np.testing.assert_allclose(of_heads["b"], own, rtol=1e-6)
+        assert np.any(state.method.log_variances != 0)
+    else:
+        assert not np.all(np.isfinite(as_vector(of_heads)))
+        for new, old in zip(jax.tree.leaves(state), jax.tree.leaves(start), strict=True):
+            np.testing.assert_array_equal(new, old)
+
+
+def test_features_whose_encoder_breaks_leave_the_state():
+    balancer = jaxmtl.uncertainty(2)
+    step = jaxmtl.value_and_features_grad(
+        lambda x: jnp.sqrt(x), lambda heads, z: {"a": jnp.sum(z), "b": jnp.sum(z**2)}, balancer
+    )
+    start, x = balancer.init(jnp.zeros(2)), jnp.array([0.0, 1.0])
+    _, (of_shared, _), state = jax.jit(step)(start, x, {})
+    assert not np.all(np.isfinite(of_shared))
+    np.testing.assert_array_equal(state.method.log_variances, start.method.log_variances)
+
+
+@pytest.mark.parametrize("value", ["array", "dict", "three"])
+def test_auxiliary_data_without_a_pair_is_refused(value):
+    def fun(x):
+        losses = {"a": x[0], "b": x[1]}
+        pairs = {"array": jnp.stack([x[0], x[1]]), "dict": losses, "three": (losses, 1.0, 2.0)}
+        return pairs[value]
+
+    balancer = jaxmtl.equal(num_tasks=2)
+    with pytest.raises(ValueError, match=r"must return a pair, \(losses, aux\)"):
+        jaxmtl.value_and_task_grads(fun, has_aux=True)(jnp.ones(2))
+    with pytest.raises(ValueError, match=r"must return a pair, \(losses, aux\)"):
+        jaxmtl.value_and_balanced_grad(fun, balancer, has_aux=True)(
+            balancer.init(jnp.ones(2)), jnp.ones(2)
+        )
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_absent_tasks_of_one_vmap_need_their_labels_masked(stacked):
+    """Losses that one operation made go back through it together, and zero times NaN is NaN."""
+    labels, x = jnp.array([1.0, jnp.nan, 3.0]), jnp.array([0.5, 1.0])
+    present = jnp.array([True, False, True])
+
+    def losses_of(x, labels):
+        each = [jnp.sum((label * x - 1) ** 2) for label in labels]
+        together = jax.vmap(lambda label: jnp.sum((label * x - 1) ** 2))
+        return jnp.stack(each) if stacked else together(labels)
+
+    balancer = jaxmtl.equal(num_tasks=3)
+
+    def update(labels):
+        losses, grads = jaxmtl.value_and_task_grads(losses_of)(x, labels)
+        return balancer.update(grads, balancer.init(x), losses=losses, active=present)[0]
+
+    exact = sum(2 * n * (n * np.array([0.5, 1.0]) - 1) for n in (1.0, 3.0)) / 2
+    np.testing.assert_allclose(update(jnp.where(present, labels, 0)), exact, rtol=1e-6)
+    assert np.all(np.isfinite(update(labels))) == stacked

@@ -64,6 +64,30 @@ def joined(params, x):
     return {"a": jnp.mean(a**2), "b": jnp.mean(b), "both": jnp.mean(a * b)}
 
 
+@jax.custom_vjp
+def of_length_one(x):
+    """The same array, whose gradient is brought to length one, and a term added."""
+    return x
+
+
+of_length_one.defvjp(lambda x: (x, None), lambda _, g: (g / jnp.sqrt(jnp.sum(g**2)) + 1,))
+
+
+def not_linear(params, x):
+    """Two losses share what the third and fourth never touch."""
+    z = of_length_one(params["trunk"])
+    return {
+        "a": jnp.mean((x @ z) ** 2),
+        "b": jnp.sum(jnp.sin(z)),
+        "c": jnp.sum(params["trunk"] ** 3),
+        "d": jnp.mean(features(params, x)),
+    }
+
+
+def _with_total(losses):
+    return jnp.append(losses, losses.sum())
+
+
 LOSSES = {
     "separate heads": separate_heads,
     "separate batches": separate_batches,
@@ -79,6 +103,12 @@ LOSSES = {
         [jnp.stack(list(separate_heads(p, x).values())), features(p, x).mean(0)[:2]]
     ),
     "array": lambda p, x: features(p, x).mean(0),
+    "a group of none": lambda p, x: jnp.concatenate(
+        [jax.vmap(jnp.sum)(features(p, x[:n])) for n in (2, 0)]
+    ),
+    "with their total": lambda p, x: _with_total(jnp.stack([*separate_heads(p, x).values()])),
+    "an array with its total": lambda p, x: _with_total(features(p, x).mean(0)),
+    "a way back that is not linear": not_linear,
 }
 
 
@@ -91,7 +121,9 @@ def check_rows(fun, options):
         double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), PARAMS)
 
         def flat(params):
-            return jnp.hstack(jax.tree.leaves(fun(params, jnp.asarray(X))))
+            """The losses one by one: from an array, zeros of the others would come along."""
+            leaves = jax.tree.leaves(fun(params, jnp.asarray(X)))
+            return leaves[0] if jnp.ndim(leaves[0]) else leaves
 
         exact = [jax.grad(lambda p, i=i: flat(p)[i])(double) for i in range(len(flat(double)))]
     for i, reference in enumerate(exact):
@@ -104,6 +136,18 @@ def check_rows(fun, options):
 @pytest.mark.parametrize("kind", LOSSES)
 def test_rows_are_the_gradients_of_the_single_losses(kind, options):
     check_rows(LOSSES[kind], options)
+
+
+@pytest.mark.parametrize("jit", [jax.jit, lambda function: function], ids=["jit", "eager"])
+def test_a_branch_that_is_not_finite_harms_only_the_losses_that_share_it(jit):
+    def losses(x):
+        length = jnp.linalg.norm(0 * x)  # of nothing: its derivative is NaN
+        return {"a": length * jnp.sum(x), "b": length + x[0], "c": jnp.sum(jnp.cos(x))}
+
+    x = jnp.array([1.0, 2.0])
+    _, grads = jit(jaxmtl.value_and_task_grads(losses))(x)
+    assert np.all(np.isnan(grads[:2]))
+    np.testing.assert_allclose(grads[2], -np.sin([1.0, 2.0]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

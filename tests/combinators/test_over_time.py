@@ -53,7 +53,7 @@ def test_smooth_keeps_the_average_of_an_absent_task():
 def test_every_holds_the_weights_in_between():
     weights, state = run(jaxmtl.every(jaxmtl.mgda(num_tasks=3), 3))
     np.testing.assert_allclose(weights, WEIGHTS[[0, 0, 0, 3, 3, 3, 6]], atol=1e-5)
-    assert state.timing.step == 7
+    assert state.timing.finite_steps == 7
     nested, _ = run(jaxmtl.every(jaxmtl.every(jaxmtl.mgda(num_tasks=3), 2), 3))
     np.testing.assert_allclose(nested, WEIGHTS[[0, 0, 0, 0, 0, 0, 6]], atol=1e-5)
 

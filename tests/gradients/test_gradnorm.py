@@ -100,10 +100,10 @@ def test_present_tasks_keep_their_sum_and_absent_ones_their_weight():
     for step in range(4):
         j = jnp.asarray(gradients(step, 3, 20, spread=2), jnp.float32)
         _, state = balancer.update(j, state, losses=jnp.ones(3))
-    before = np.asarray(state.method.learned.value)
+    before = np.asarray(state.method.weights)
     active = [True, False, True]
     _, state = balancer.update(j, state, losses=jnp.array([2.0, 5.0, 1.0]), active=active)
-    after = np.asarray(state.method.learned.value)
+    after = np.asarray(state.method.weights)
     assert after[1] == before[1]
     assert np.any(after != before)
     np.testing.assert_allclose(after.sum(), 3, rtol=1e-5)

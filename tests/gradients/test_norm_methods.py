@@ -172,7 +172,7 @@ def test_imtl_has_the_direction_of_imtl_g_and_learned_losses():
     j, losses = gradients(4, 3, 30, spread=1, kind="conflicting"), np.array([4.0, 1.0, 0.25])
     balancer = jaxmtl.imtl(3)
     updates, _, state = run(balancer, [j] * 1500, losses=np.tile(losses, (1500, 1)))
-    np.testing.assert_allclose(np.exp(state.method.value) * losses, 1, rtol=1e-2)
+    np.testing.assert_allclose(np.exp(state.method.log_weights) * losses, 1, rtol=1e-2)
     scaled = j / losses[:, None]
     unit = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
     w = np.linalg.solve(unit @ unit.T, np.ones(3)) / np.linalg.norm(scaled, axis=1)

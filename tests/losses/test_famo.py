@@ -81,7 +81,7 @@ def train(exact, bounds, dtype):
         losses, grads = jaxmtl.value_and_task_grads(losses_fn)(x, noise)
         updates, state = optimizer.update(grads, state, x, losses=losses)
         new = optax.apply_updates(x, updates)
-        seen = x, state[0].task_weights, state[0].method.learned.value
+        seen = x, state[0].task_weights, state[0].method.logits
         if exact:
             state = famo_after_step(state, losses_fn(new, noise))
         return (new, state), seen
@@ -124,7 +124,7 @@ def run(steps, **options):
         updates, state = balancer.update(
             jnp.eye(3), state, losses=jnp.array(losses), active=jnp.array(active, bool)
         )
-        seen.append((np.asarray(state.method.learned.value), np.asarray(updates)))
+        seen.append((np.asarray(state.method.logits), np.asarray(updates)))
         if after is not None:
             state = famo_after_step(state, jnp.array(after))
     return seen, state
@@ -178,10 +178,10 @@ def test_a_record_is_used_once_and_is_not_overwritten():
     assert jax.tree.all(jax.tree.map(np.array_equal, skipped, state))
     _, state = balancer.update(jnp.eye(3), state, losses=jnp.ones(3))
     assert not np.any(state.method.recorded)
-    xi = np.asarray(state.method.learned.value)
+    xi = np.asarray(state.method.logits)
     np.testing.assert_allclose(xi, -slope(np.zeros(3), np.log([2, 1, 1])), atol=1e-6)
     _, state = balancer.update(jnp.eye(3), state, losses=jnp.ones(3))
-    np.testing.assert_array_equal(state.method.learned.value, xi)
+    np.testing.assert_array_equal(state.method.logits, xi)
 
 
 def test_before_the_first_step_nothing_is_recorded():
@@ -220,7 +220,7 @@ def test_many_hostile_steps_stay_finite_in_eager_mode():
             assert np.all(np.isfinite(updates))
             assert np.all(np.asarray(updates) >= 0)
             assert np.sum(updates) == pytest.approx(float(np.any(active & (losses != 0))), abs=1e-5)
-    assert np.all(np.isfinite(state.method.learned.value))
+    assert np.all(np.isfinite(state.method.logits))
 
 
 def containers(balancer):

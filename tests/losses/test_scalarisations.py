@@ -276,7 +276,7 @@ def test_wrong_ideal_points_are_refused(make):
         make(ideal=[0.0, np.inf])
     with pytest.raises(ValueError, match="a, b in preference; a, c in ideal"):
         make({"a": 1.0, "b": 2.0}, ideal={"a": 0.0, "c": 0.0})
-    assert make(ideal={"a": 0.0, "c": 0.0}).weighting.names == ("a", "c")
+    assert make(ideal={"a": 0.0, "c": 0.0}).weighting.names.names == ("a", "c")
     assert make(ideal=[0.0, 1.0]).weighting.num_tasks == 2
 
 

@@ -1,0 +1,108 @@
+"""Which value belongs to which task: by name, or by the order of ``jax.tree.leaves``."""
+
+import collections
+import functools
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmtl._checks import leaf_path
+from jaxmtl._typing import TaskVector
+
+
+class TaskNames(NamedTuple):
+    """What the tasks are called in the arguments that say something of each task.
+
+    Attributes:
+      names: their names in ``jax.tree.leaves`` order; None where no argument has names.
+      written: the same names in the order in which the user wrote them down.
+      by_position: the arguments that have no names.
+    """
+
+    names: tuple[str, ...] | None = None
+    written: tuple[str, ...] | None = None
+    by_position: tuple[str, ...] = ()
+
+
+def common_names(known: TaskNames | None = None, /, **values: TaskVector | None) -> TaskNames:
+    """The tasks' names, of arguments that all give the same or none.
+
+    Where some give the names in another order than the sorted one of ``jax.tree.leaves``, and
+    others give their values by position, it is said once which value goes to which name.
+
+    Args:
+      known: what the balancer knows already.
+      **values: arguments of one value a task, by the argument's name.
+
+    Raises:
+      ValueError: where two arguments name the tasks differently, or in another order.
+    """
+    known = TaskNames() if known is None else known
+    named = {} if known.names is None else {"the balancer's values": known.names}
+    written, by_position = known.written, list(known.by_position)
+    for argument, value in values.items():
+        names = _names(value)
+        if names is not None:
+            named[argument] = names
+            as_written = _names(_with_order_kept(value))
+            # The order that is not the sorted one is the one that could have been meant.
+            written = as_written if written is None or as_written != names else written
+        elif value is not None and argument not in by_position:
+            by_position.append(argument)
+    if len(set(named.values())) > 1:
+        raise ValueError(
+            "The tasks must bear the same names in the same order everywhere, but they are "
+            + "; ".join(f"{', '.join(names)} in {argument}" for argument, names in named.items())
+            + "."
+        )
+    names = next(iter(named.values()), None)
+    if names is not None and written is not None and names != written and by_position:
+        _tell_once(names, tuple(by_position))
+    return TaskNames(names, written, tuple(by_position))
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    """The names in a tree of scalars; None for a sequence or an array, which has none."""
+    entries = jax.tree.leaves_with_path(value)
+    keys = {type(key) for path, _ in entries for key in path}
+    numbered = {jax.tree_util.SequenceKey, jax.tree_util.FlattenedIndexKey}
+    if not keys - numbered or any(jnp.ndim(leaf) for _, leaf in entries if not _is_text(leaf)):
+        return None
+    return tuple(leaf_path(path) for path, _ in entries)
+
+
+def _is_text(leaf: Any) -> bool:
+    return isinstance(leaf, str)
+
+
+def in_written_order(tree: Any, written: Any) -> Any:
+    """The tree with its dicts in the order of those of a tree of the same structure."""
+    if type(tree) is dict:
+        return {key: in_written_order(tree[key], value) for key, value in written.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(map(in_written_order, tree, written))
+    return tree
+
+
+def _with_order_kept(tree: Any) -> Any:
+    """The tree with dicts that JAX does not sort."""
+    if type(tree) is dict:
+        entries = {key: _with_order_kept(value) for key, value in tree.items()}
+        return collections.OrderedDict(entries)
+    if type(tree) in (list, tuple):
+        return type(tree)(map(_with_order_kept, tree))
+    return tree
+
+
+@functools.cache
+def _tell_once(names: tuple[str, ...], by_position: tuple[str, ...]) -> None:
+    pairs = ", ".join(f"value {number} to {name!r}" for number, name in enumerate(names))
+    warnings.warn(
+        f"The tasks have names, but values of {' and '.join(by_position)} are given by position,"
+        f" and so in the sorted order of the names, not in that in which they were written: {pairs}"
+        " (values are counted from 0). Give them by name as well, in a dict with these keys.",
+        UserWarning,
+        stacklevel=4,
+    )

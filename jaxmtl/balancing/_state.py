@@ -1,0 +1,86 @@
+"""What a balancer keeps from step to step: how it starts, whether it fits, what a step replaces."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._base import Balancer, BalancerState
+from jaxmtl.balancing._timing import init_timing
+
+
+def init_state(balancer: Balancer, dtype: Any) -> BalancerState:
+    """The T-sized part of the state at the start."""
+    weighting, num_tasks = balancer.weighting, balancer.weighting.num_tasks
+    reporting = balancer.reporting
+    return BalancerState(
+        None if num_tasks is None else jnp.zeros(num_tasks, dtype),
+        weighting.init(dtype),
+        timing=init_timing(balancer.timing, num_tasks, dtype),
+        report=reporting.init(num_tasks, dtype) if reporting and num_tasks else (),
+    )
+
+
+def check_is_state(state: Any) -> None:
+    """Raise unless a balancer's state came."""
+    if not isinstance(state, BalancerState):
+        raise ValueError(
+            "The balancer's state must be what balancer.init(params) or update returned, but it is"
+            f" a {type(state).__name__}. (value_and_balanced_grad and value_and_features_grad take"
+            " it as their first argument.)"
+        )
+
+
+def check_state(balancer: Balancer, state: Any, dtype: Any) -> None:
+    """Raise unless the T-sized part of a state is one of this balancer.
+
+    Raises:
+      ValueError: where it is of another method, of another number of tasks, or no state at all.
+    """
+    cure = "A state comes from balancer.init(params), and from update, of the same balancer."
+    check_is_state(state)
+    came, wanted = state._replace(preparation=()), balancer.state_like(dtype)
+    structures: tuple[Any, Any] = jax.tree.structure(came), jax.tree.structure(wanted)
+    if structures[0] != structures[1]:
+        raise ValueError(
+            f"The state was made by another method: it holds {_outline(came)}, but this balancer"
+            f" keeps {_outline(wanted)}. {cure}"
+        )
+    entries = zip(jax.tree.leaves_with_path(came), jax.tree.leaves(wanted), strict=True)
+    for (path, leaf), like in entries:
+        if jnp.shape(leaf) != like.shape:
+            raise ValueError(
+                f"The state was made for another number of tasks: state{jax.tree_util.keystr(path)}"
+                f" has shape {jnp.shape(leaf)}, but this balancer keeps {like.shape} there. {cure}"
+            )
+
+
+def _outline(state: BalancerState) -> str:
+    """The names of what a state holds."""
+    paths = (path for path, _ in jax.tree.leaves_with_path(state))
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+    return ", ".join(names) or "nothing"
+
+
+def holds_nan(tree: PyTree) -> Array:
+    """Whether a tree has a NaN anywhere."""
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    found = [jnp.any(jnp.isnan(leaf)) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.any(jnp.stack(found)) if found else jnp.asarray(False)
+
+
+def all_finite(leaves: Sequence[Array]) -> Array:
+    """Whether all these arrays are finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves] or [True]))
+
+
+def keep(condition: Array, new: PyTree, old: PyTree) -> PyTree:
+    """Take the new tree where the condition holds, in the types of the old one."""
+
+    def choose(new: Array, old: Array) -> Array:
+        new, old = jnp.asarray(new), jnp.asarray(old)
+        return jnp.where(condition, new if new.dtype == old.dtype else new.astype(old.dtype), old)
+
+    return jax.tree.map(choose, new, old)

@@ -1,0 +1,170 @@
+"""The states of every method: saved by every tool, mapped by optax, refused where they do not fit.
+
+Nothing is compiled here but the parts of a state: what a method computes is tested elsewhere.
+"""
+
+import functools
+import io
+import itertools
+
+import chex
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxmtl
+from jaxmtl.backward._programs import operations
+from jaxmtl.gradients._solved import SolvedState
+from jaxmtl.methods import METHODS
+from tests.test_every_method import LOSSES, NAMES, PARAMS, as_tree, every_method, make, needed
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+KEYED = [name for name in NAMES if "key_data" in str(make(name).init(PARAMS))]
+
+
+def paths(tree):
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(tree)]
+
+
+@every_method
+def test_flax_and_numpy_store_it_to_the_last_bit(name):
+    optimizer = optax.chain(make(name), optax.adam(0.1))
+    state = jax.tree.map(lambda leaf: leaf + jnp.ones_like(leaf), optimizer.init(PARAMS))
+    empty = optimizer.init(PARAMS)
+    restored = flax.serialization.from_bytes(empty, flax.serialization.to_bytes(state))
+    file = io.BytesIO()
+    np.savez(file, *jax.tree.leaves(state))
+    file.seek(0)
+    leaves = np.load(file, allow_pickle=False)
+    again = jax.tree.unflatten(jax.tree.structure(empty), [leaves[key] for key in leaves.files])
+    for other in (restored, again):
+        assert jax.tree.structure(other) == jax.tree.structure(state)
+        for new, old in zip(jax.tree.leaves(other), jax.tree.leaves(state), strict=True):
+            np.testing.assert_array_equal(new, old, strict=True)
+
+
+def test_the_methods_that_draw_keep_keys():
+    assert KEYED == ["rlw", "relobralo", "pcgrad", "gradvac", "graddrop"]
+
+
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("name", KEYED)
+def test_random_keys_of_every_implementation(name, implementation):
+    typed = jax.random.key(7, impl=implementation)
+    with jax.default_prng_impl(implementation):
+        raw = jax.random.PRNGKey(7)
+        states = [METHODS[name].make(3, key).init(PARAMS) for key in (typed, raw, 7, np.int64(7))]
+        balancer = METHODS[name].make(3, raw)
+        [place] = [n for n, path in enumerate(paths(states[0])) if path.endswith("key_data")]
+        for state in states:
+            np.testing.assert_array_equal(jax.tree.leaves(state)[place], raw, strict=True)
+        if name in ("relobralo", "gradvac"):
+            return  # They draw as the others do, and take longer to compile.
+        grads, losses = as_tree(np.eye(3, 10)), jnp.asarray(LOSSES[:3])
+        _, state = balancer.update(grads, states[0], losses=losses)
+    expected = jax.random.key_data(jax.random.split(typed)[0])
+    np.testing.assert_array_equal(jax.tree.leaves(state)[place], expected)
+
+
+def test_raw_keys_of_another_implementation_are_refused():
+    with pytest.raises(ValueError, match=r"wrapped, as in jax\.random\.wrap_key_data"):
+        jaxmtl.rlw(np.zeros(4, np.uint32))
+
+
+@every_method
+def test_optax_maps_what_is_like_the_parameters(name):
+    optimizer = optax.chain(make(name), optax.adam(0.1))
+    state = optimizer.init(PARAMS)
+    mapped = optax.tree.map_params(optimizer, lambda leaf: leaf + 1, state)
+    changed = [
+        path
+        for path, new, old in zip(paths(state), *map(jax.tree.leaves, (mapped, state)), strict=True)
+        if np.any(new != old)
+    ]
+    expected = [p for p in paths(state) if ".mu" in p or ".nu" in p or ".preparation" in p]
+    assert changed == [p for p in expected if not p.endswith((".seen", ".key_data"))]
+
+
+@every_method
+def test_the_usual_queries_find_the_optimizer_s(name):
+    optimizer = optax.chain(make(name), optax.inject_hyperparams(optax.adam)(0.1))
+    state = optimizer.init(PARAMS)
+    queries = ("mu", "nu", "learning_rate", "value", "step", "rng_key", "opt_state", "hyperparams")
+    for query in (*queries, "task_weights"):
+        assert len(optax.tree.get_all_with_path(state, query)) <= 1
+    counts = [path for path, _ in optax.tree.get_all_with_path(state, "count")]
+    assert all("BalancerState" not in str(path) for path in counts)
+    plain = optax.chain(make(name), optax.adam(0.1)).init(PARAMS)
+    assert optax.tree.get(plain, "count") == 0
+
+
+@every_method
+def test_the_state_of_another_number_of_tasks_is_refused(name):
+    balancer, grads = make(name), as_tree(np.ones((3, 10)))
+    update = functools.partial(balancer.update, losses=np.ones(3), **needed(name, grads))
+    for other in (1, 2, 4):
+        if other <= 2 and name == "trimmed_mean":
+            continue
+        with pytest.raises(ValueError, match="made for another number of tasks"):
+            update(grads, make(name, other).init(PARAMS))
+
+
+def test_the_state_of_another_method_is_refused():
+    states = {name: make(name).init(PARAMS) for name in NAMES}
+    same = [{"imtl", "imtl_l"}]  # the same learned numbers
+    for left, right in itertools.permutations(NAMES, 2):
+        kept = [states[name].method for name in (left, right)]
+        if not all(jax.tree.leaves(method) for method in kept) or {left, right} in same:
+            continue
+        if all(isinstance(method, SolvedState) for method in kept):
+            continue  # the report of a solver, which the next step does not read
+        grads = as_tree(np.ones((3, 10)))
+        with pytest.raises(ValueError, match="made by another method: it holds task_weights"):
+            make(left).update(grads, states[right], losses=np.ones(3), **needed(left, grads))
+
+
+def test_what_is_no_state_at_all_is_refused_on_every_route():
+    balancer, params = jaxmtl.equal(num_tasks=2), jnp.ones(2)
+
+    def losses_fn(x):
+        return {"a": x[0], "b": x[1]}
+
+    calls = [
+        lambda state: balancer.update(jnp.eye(2), state),
+        lambda state: jaxmtl.value_and_balanced_grad(losses_fn, balancer)(state, params),
+        lambda state: jaxmtl.value_and_features_grad(
+            lambda x: 2 * x, lambda heads, z: losses_fn(z), balancer
+        )(state, params, {}),
+    ]
+    for call in calls:
+        call(balancer.init(params))
+        for state in (optax.EmptyState(), (balancer.init(params),), params, None):
+            with pytest.raises(
+                ValueError, match=r"must be what balancer\.init\(params\) or update"
+            ):
+                call(state)
+        with pytest.raises(ValueError, match="made for another number of tasks"):
+            call(jaxmtl.equal(num_tasks=3).init(params))
+
+
+@every_method
+def test_no_float64_comes_in_by_the_way(name):
+    """Float32 parameters where 64 bits are allowed; a type that gives way would be a warning."""
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), PARAMS)
+        balancer, grads = METHODS[name].make(3, jax.random.key(7)), as_tree(np.eye(3, 10))
+        state, losses = balancer.init(params), jnp.asarray(LOSSES[:3], jnp.float32)
+        assert {leaf.dtype for leaf in jax.tree.leaves(state)} <= {
+            jnp.dtype(kind) for kind in ("float32", "int32", "uint32", "bool")
+        }
+        extra = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), needed(name, grads))
+        update = functools.partial(balancer.update, losses=losses, **extra)
+        program, shapes = jax.make_jaxpr(update, return_shape=True)(grads, state)
+        made = [var.aval for eqn in operations(program) for var in eqn.outvars]
+        # A few numbers of each task may be: optax's Adam and projection make some.
+        assert all(aval.size <= 9 for aval in made if aval.dtype == jnp.float64)
+        chex.assert_trees_all_equal_shapes_and_dtypes(shapes, (params, state))
