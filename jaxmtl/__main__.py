@@ -1,16 +1,18 @@
 """Which way of balancing suits my losses? ``python -m jaxmtl`` compares them on small problems."""
 
 import argparse
+import contextlib
+import difflib
 import io
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxmtl.backward._xla_cpu import use_safe_cpu_compiler
-from jaxmtl.methods import METHODS, suggestion
+from jaxmtl.methods import METHODS
 from jaxmtl.problems import PROBLEMS, load
-from jaxmtl.problems._problem import Problem
 
 DEFAULT = [
     "equal",
@@ -28,78 +30,75 @@ DEFAULT = [
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal or pipe that knows ASCII only
     options = _parser().parse_args(arguments)
-    if options.list:
-        _list_methods()
-        return 0
-    if options.problem not in PROBLEMS:
-        rest = suggestion(options.problem, PROBLEMS, "problem")
-        return _refuse(f"unknown problem {options.problem}{rest}")
-    wanted = list(dict.fromkeys(options.methods or DEFAULT))
-    unknown = [name for name in wanted if name not in METHODS and wanted != ["all"]]
-    if unknown:
-        return _refuse(f"unknown method {unknown[0]}{suggestion(unknown[0], METHODS, 'method')}")
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return _refuse(f"--out must be a folder, but {error}")
+        status = _list_methods() if options.list else _prepare(options)
+        print(end="", flush=True)
+    except KeyboardInterrupt:  # before there was anything to save
+        return 128 + signal.SIGINT
+    except OSError as error:  # of standard output: a reader such as head has gone, a disk is full
+        with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # for what Python writes as it ends
+        return 1 if isinstance(error, BrokenPipeError) else _refuse(str(error), status=1)
+    return status
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    """Refuse what cannot work before any training; else compare."""
+    if options.problem not in PROBLEMS:
+        return _refuse(_unknown("problem", [options.problem], PROBLEMS))
+    wanted = list(dict.fromkeys(options.methods or DEFAULT))
+    if unknown := [name for name in wanted if name not in METHODS and name != "all"]:
+        return _refuse(_unknown("method", unknown, METHODS))
     use_safe_cpu_compiler()
     try:
-        from jaxmtl.comparison._saved import save  # noqa: F401
-        from jaxmtl.comparison._training import lacking
+        from jaxmtl.comparison._contestants import lacking
+        from jaxmtl.comparison._saved import check_writable
+        from jaxmtl.comparison._terminal import compare
+        from jaxmtl.comparison._training import Comparison
     except ImportError as error:
         return _refuse(f'{error}; in a clone, pip install -e ".[demo]"', status=1)
     try:
         problem = load(options.problem)
     except (ImportError, FileNotFoundError) as error:
         return _refuse(str(error), status=1)
-    names = []
-    for name in METHODS if wanted == ["all"] else wanted:
-        if not (missing := lacking(problem, name)):
-            names.append(name)
-        elif options.methods and wanted != ["all"]:
-            return _refuse(f"{name} needs {missing}, which {problem.name} does not have")
-    return _compare(problem, names, options)
+    lacks = {name: lacking(problem, name) for name in METHODS}
+    if options.methods and (lame := [n for n in wanted if lacks.get(n)]):
+        needs = "; ".join(f"{name} needs {lacks[name]}" for name in lame)
+        return _refuse(f"{needs}, which {problem.name} does not have")
+    names = [name for name in (METHODS if "all" in wanted else wanted) if not lacks[name]]
+    try:
+        comparison = Comparison(problem, steps=options.steps or problem.steps, seeds=options.seeds)
+    except ValueError as error:
+        return _refuse(str(error))
+    try:
+        check_writable(options.out)
+    except OSError as error:
+        return _refuse(
+            f"--out must be a folder that can be written to, but '{options.out}' is not"
+            f" ({error.strerror}): choose another, or change its permissions"
+        )
+    return compare(comparison, names, options.out)
+
+
+def _unknown(kind: str, unknown: list[str], names: Collection[str]) -> str:
+    """Name all that there is not, with what may have been meant, and all that there is."""
+
+    def near(name: str) -> str:
+        plain = name.lower().replace("-", "_")
+        found = [plain] if plain in names else difflib.get_close_matches(plain, names)
+        return f"{name!r} (did you mean {' or '.join(found)}?)" if found else repr(name)
+
+    some = "s" if len(unknown) > 1 else ""
+    return (
+        f"unknown {kind}{some} {', '.join(map(near, unknown))}. The {kind}s are {', '.join(names)}"
+    )
 
 
 def _refuse(why: str, status: int = 2) -> int:
     print(f"jaxmtl: {why}", file=sys.stderr)
-    return status
-
-
-def _compare(problem: Problem, names: list[str], options: argparse.Namespace) -> int:
-    """Train, show and save; whatever happens, what was finished is saved first."""
-    from rich.console import Console
-
-    from jaxmtl.comparison._report import Report
-    from jaxmtl.comparison._saved import save
-    from jaxmtl.comparison._training import Comparison, contestants, references
-
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal or pipe that knows ASCII only
-    console = Console()
-    steps = options.steps or problem.steps
-    runs = references(problem) + contestants(problem, names)
-    report = Report(problem, [run.name for run in runs], steps=steps, seeds=options.seeds)
-    status = 0
-    try:
-        with _progress(console) as progress:
-            bar = progress.add_task("preparing", total=len(runs) * steps)
-            comparison = Comparison(problem, steps=steps, seeds=options.seeds)
-            for number, run in enumerate(runs, start=1):
-                progress.update(bar, description=f"{number}/{len(runs)} {run.name}")
-                report.add(run.name, comparison.train(run, lambda n: progress.advance(bar, n)))
-                if not console.is_terminal:
-                    print(f"finished {number}/{len(runs)} {run.name}", flush=True)
-            progress.update(bar, description="done")
-    except KeyboardInterrupt:
-        console.print(f"Interrupted: {report.finished} of {len(runs)} runs finished.")
-        status = 130
-    finally:
-        written = save(report, options.out)
-    console.print(report.table())
-    for path in written:
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
     return status
 
 
@@ -132,13 +131,24 @@ def _parser() -> argparse.ArgumentParser:
             f" need: {', '.join(DEFAULT)})"
         ),
     )
-    parser.add_argument("--seeds", type=_positive, default=5, help="seeds (default: 5)")
-    parser.add_argument("--steps", type=_positive, help="steps (default: the problem's own)")
+    parser.add_argument(
+        "--seeds", type=_positive, default=5, metavar="NUMBER", help="how many (default: 5)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=_positive,
+        metavar="NUMBER",
+        help="how many (default: the problem's own number)",
+    )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_folder,
         default=Path("jaxmtl-results"),
-        help="folder for the numbers and the picture (default: jaxmtl-results)",
+        metavar="FOLDER",
+        help=(
+            "folder for the numbers and the picture, made where it is not there, and never empty:"
+            " '.' is the current one (default: jaxmtl-results)"
+        ),
     )
     parser.add_argument("--list", action="store_true", help="list the methods and stop")
     return parser
@@ -152,32 +162,20 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _list_methods() -> None:
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            "must name a folder, but it is empty: leave it out for jaxmtl-results, or give '.' for"
+            " the current folder"
+        )
+    return Path(text)
+
+
+def _list_methods() -> int:
     width = max(map(len, METHODS))
     for name, method in METHODS.items():
         print(f"{name:{width}}  {method.summary} ({method.reference})")
-
-
-def _progress(console: Any) -> Any:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description:24}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeElapsedColumn(),
-        TextColumn("remaining"),
-        TimeRemainingColumn(),
-        console=console,
-    )
+    return 0
 
 
 if __name__ == "__main__":

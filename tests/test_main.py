@@ -1,6 +1,9 @@
 """The main job, in short form, as a user calls it."""
 
+import io
 import json
+import re
+import signal
 import subprocess
 import sys
 
@@ -11,7 +14,11 @@ from matplotlib.image import imread
 
 from jaxmtl import __main__
 from jaxmtl.__main__ import DEFAULT, main
+from jaxmtl.comparison import _saved
 from jaxmtl.comparison import _training as _compare
+from jaxmtl.comparison._contestants import contestants
+from jaxmtl.comparison._report import Report
+from jaxmtl.comparison._table import Column, lay_out
 from jaxmtl.methods import METHODS
 from jaxmtl.problems import PROBLEMS
 from jaxmtl.problems._problem import Problem
@@ -30,7 +37,6 @@ def test_a_short_comparison(tmp_path, capsys):
     assert list(numbers["methods"]) == names
     assert numbers["settings"]["steps"] == 40
     equal = numbers["methods"]["equal"]
-    assert equal["time_per_step_relative_to_equal"] == 1
     assert np.all(np.array(equal["task_weights_mean"]["left"]) == 0.25)
     assert len(equal["training_losses_mean"]["sum"]) == 40
     # The first losses of all methods are the same: one start, one order of batches.
@@ -78,7 +84,7 @@ def test_a_wrong_name_is_one_clear_line_and_status_2():
     assert out.returncode == 2
     assert out.stdout == ""
     assert len(out.stderr.splitlines()) == 1
-    assert "unknown method mdga; did you mean mgda? The methods are equal, static" in out.stderr
+    assert "unknown method 'mdga' (did you mean mgda?). The methods are equal, static" in out.stderr
 
 
 def test_methods_with_further_inputs_are_refused(capsys):
@@ -96,7 +102,7 @@ def test_help_names_the_problems(capsys):
 def test_a_wrong_problem_is_one_clear_line_and_status_2(capsys):
     assert main(["--problem", "yeats"]) == 2
     error = capsys.readouterr().err
-    assert "unknown problem yeats; did you mean yeast? The problems are digits" in error
+    assert "unknown problem 'yeats' (did you mean yeast?). The problems are digits" in error
 
 
 @pytest.mark.parametrize("error", [ImportError, FileNotFoundError])
@@ -245,7 +251,290 @@ def test_a_failing_method_loses_nothing_of_the_others(tmp_path, monkeypatch):
     assert "equal" in json.loads((tmp_path / "comparison-partial.json").read_text())["methods"]
 
 
-def test_out_must_be_a_folder(tmp_path, capsys):
+@pytest.fixture
+def short(monkeypatch, tmp_path):
+    """Arguments of a comparison that takes a second."""
+    monkeypatch.setattr(__main__, "load", lambda name: paraboloids(2))
+    monkeypatch.setattr(_saved, "draw", lambda report: b"")
+    folder = ["--out", str(tmp_path / "out")]
+    return ["--methods", "equal", "--seeds", "1", "--steps", "4", *folder]
+
+
+def untrained(self, contestant, advance):
+    raise AssertionError("training has begun")
+
+
+def test_an_unusable_out_is_found_before_training(short, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(_compare.Comparison, "train", untrained)
     (tmp_path / "file").write_text("")
-    assert main(["--out", str(tmp_path / "file")]) == 2
-    assert "--out must be a folder" in capsys.readouterr().err
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main([*short, "--out", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert f"--out must be a folder that can be written to, but '{path}' is not" in error
+        assert len(error.splitlines()) == 1
+
+    def read_only(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", "x")
+
+    monkeypatch.setattr(_saved.tempfile, "NamedTemporaryFile", read_only)
+    (tmp_path / "there").mkdir()
+    assert main([*short, "--out", str(tmp_path / "there")]) == 2
+    assert "is not (Permission denied): choose another" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_out_is_refused(empty, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--out", empty])
+    assert exit_.value.code == 2
+    assert "argument --out: must name a folder, but it is empty" in capsys.readouterr().err
+
+
+def test_what_is_refused_leaves_no_folder(short, tmp_path):
+    assert main([*short, "--methods", "modo"]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_is_shown_where_saving_fails(short, tmp_path, capsys, monkeypatch):
+    train = _compare.Comparison.train
+
+    def removed(self, contestant, advance):
+        (tmp_path / "out").rmdir()
+        monkeypatch.setattr(_compare.Comparison, "train", train)
+        return train(self, contestant, advance)
+
+    monkeypatch.setattr(_compare.Comparison, "train", removed)
+    assert main(short) == 1
+    out, error = capsys.readouterr()
+    assert "single-task" in out
+    assert "wrote" not in out
+    assert error.startswith("jaxmtl: the results could not all be saved: ")
+    assert len(error.splitlines()) == 1
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "comparison.json"
+    path.write_text("earlier")
+
+    def half(self, content):
+        with open(self, "wb") as file:
+            file.write(content[:2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_saved.Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space"):
+        _saved._write(path, b"later")
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_handlers_come_back(number, short, tmp_path, capsys, monkeypatch):
+    train, handlers = _compare.Comparison.train, []
+
+    def stopped(self, contestant, advance):
+        if contestant.name == "equal":
+            try:
+                signal.raise_signal(number)
+            finally:
+                handlers.extend(map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)))
+        return train(self, contestant, advance)
+
+    monkeypatch.setattr(_compare.Comparison, "train", stopped)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert main(short) == 128 + number
+    assert "2 of 3 runs finished" in capsys.readouterr().out
+    assert (tmp_path / "out" / "comparison-partial.json").exists()
+    assert handlers == [signal.SIG_DFL, signal.SIG_DFL]  # the second ends the process at once
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.slow
+def test_sigterm_to_a_process_saves(tmp_path):
+    arguments = ["--problem", "toy", "--methods", "equal", "gradnorm", "pcgrad", "mgda"]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "jaxmtl", *arguments, "--steps", "400000"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "finished 1/6 single:first\n"
+    process.terminate()
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 143, error
+    assert "of 6 runs finished" in out
+    assert "single-task" in out
+    assert (tmp_path / "jaxmtl-results" / "comparison-partial.json").exists()
+
+
+def test_all_unknown_methods_are_named(capsys):
+    assert main(["--methods", "mdga", "equal", "PCGrad", "nash-mtl", "zzz", ""]) == 2
+    assert (
+        "unknown methods 'mdga' (did you mean mgda?), 'PCGrad' (did you mean pcgrad?), 'nash-mtl'"
+        " (did you mean nash_mtl?), 'zzz', ''. The methods are" in capsys.readouterr().err
+    )
+
+
+def test_all_beside_other_methods_is_all(capsys):
+    assert main(["--methods", "all", "modo", "moco"]) == 2  # all that can; modo was asked for
+    assert "modo needs independent_grads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--seeds", 10**12), ("--steps", 10**20)])
+def test_more_than_memory_holds_is_refused(option, value, short, capsys):
+    assert main([*short, option, str(value)]) == 2
+    error = capsys.readouterr().err
+    assert f"{option[2:]}={value}" in error
+    assert "GiB of memory, more than the 8" in error
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "rich"])
+def test_a_missing_package_is_one_clear_line(package, capsys, monkeypatch):
+    for name in list(sys.modules):
+        if name.startswith("jaxmtl.comparison"):
+            monkeypatch.delitem(sys.modules, name)
+        if name.partition(".")[0] == package:
+            monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(__main__, "load", None)  # not that far
+    assert main([]) == 1
+    error = capsys.readouterr().err
+    assert package in error
+    assert 'pip install -e ".[demo]"' in error
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_signs_that_the_output_does_not_know(encoding, short, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*short, "--seeds", "2"]) == 0
+    out.seek(0)
+    shown = out.read()
+    assert "value v" in shown
+    assert "Dm: mean" in shown
+    assert "?" not in shown.split("Dm: mean")[0].replace(" ?\n", "")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space")])
+def test_an_output_that_takes_no_more(error, capsys, monkeypatch, tmp_path):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise error
+
+        def fileno(self):
+            raise OSError
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(["--list"]) == 1
+    said = capsys.readouterr().err
+    assert said == ("" if isinstance(error, BrokenPipeError) else "jaxmtl: [Errno 28] No space\n")
+
+
+def report(num_tasks=4):
+    """A report of two methods with made-up metrics of four digits and a sign."""
+    tasks = [f"task_{i}" for i in range(num_tasks)]
+    problem = paraboloids(num_tasks)._replace(
+        tasks=tuple(tasks),
+        metric_names=dict.fromkeys(tasks, "mean error"),
+        maximize=dict.fromkeys(tasks, False),
+    )
+    made = Report(problem, [], steps=100, seeds=2)
+    made.alone = {task: np.array([0.1, 0.2]) for task in tasks}
+    for i, name in enumerate(("equal", "real_time_loss")):
+        metrics = np.linspace(-1.5, 1.5, 2 * num_tasks).reshape(2, num_tasks) + i
+        times = np.linspace(1, 1 + i / 4, 8)
+        made.outcomes[name] = _compare.Outcome(np.ones(1), np.ones(1), metrics, 1.0, times)
+    return made
+
+
+@pytest.mark.parametrize("num_tasks", [4, 7])
+def test_a_table_leaves_out_whole_columns(num_tasks):
+    """At every width, each number stands as in the widest table, or not at all."""
+    made = report(num_tasks)
+    wide = made.table(200)
+    assert "Left out" not in wide
+    numbers = set(re.findall(r"[-+\d][.\d–]*", wide)) | set("0123456789")
+    for width in (40, 60, 80, 120):
+        table = made.table(width)
+        assert max(map(len, table.splitlines())) <= width
+        assert "…" not in table
+        body, _, note = table.partition("Left out")
+        rows = re.findall(r"^real_time_loss.*", body, re.MULTILINE)
+        assert set(re.findall(r"[-+\d][.\d–]*", rows[0])) <= numbers
+        note = " ".join(note.split())
+        if width == 40:
+            assert "time. The saved numbers have all of them" in note
+            enough = int(re.search(r"COLUMNS=(\d+)", note)[1])
+            assert "Left out" in made.table(enough - 1)
+            assert "Left out" not in made.table(enough)
+
+
+def test_columns_go_in_the_order_that_they_can_be_spared():
+    columns = [
+        Column("method", "", ["equal"]),
+        Column("first", "accuracy ↑", ["0.123"], spare=1),
+        Column("second", "accuracy ↑", ["0.456"], spare=2),
+        Column("Δm ↑", "", ["-1.2 ± 0.3"]),
+    ]
+    assert lay_out(columns, 80).splitlines() == [
+        "            first     second",
+        "method accuracy ↑ accuracy ↑       Δm ↑",
+        "equal       0.123      0.456 -1.2 ± 0.3",
+    ]
+    broken = lay_out(columns, 36).splitlines()
+    assert broken[1:3] == ["       accuracy accuracy", "method        ↑        ↑       Δm ↑"]
+    assert "second" not in lay_out(columns, 30).splitlines()[0]
+    assert lay_out(columns, 5).splitlines()[1] == "equal  -1.2 ± 0.3"
+
+
+@pytest.mark.parametrize("columns", [None, "40", "0", "many"])
+def test_the_width_is_that_of_the_terminal_or_80(columns, short, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert main([*short, "--seeds", "2"]) == 0
+    shown = capsys.readouterr().out.partition("Paraboloids")[2].partition("wrote")[0]
+    longest = max(map(len, shown.splitlines()))
+    assert longest <= 40 if columns == "40" else 70 <= longest <= 80
+
+
+def test_times_are_ratios_of_pairs(monkeypatch):
+    """A machine that becomes ten times slower midway does not change the ratio of two programs."""
+    problem = paraboloids(2)
+    comparison = _compare.Comparison(problem, steps=200, seeds=1)
+    calls = []
+
+    def timed(program, *arguments):
+        calls.append(program)
+        slow = 10 if len(calls) > 15 else 1
+        seconds = 0.3 if program is own else 0.1
+        return program(*arguments), slow * seconds
+
+    equal, other = contestants(problem, ["equal", "initial_loss"])
+    own = comparison._compile(other.make, jnp.ones(2))[1]
+    monkeypatch.setattr(_compare, "_timed", timed)
+    outcome = comparison.train(other, lambda steps: None)
+    np.testing.assert_allclose(outcome.relative_times, [3.0] * 10, rtol=1e-9)
+    assert len(calls) == 30
+    np.testing.assert_array_equal(comparison.train(equal, lambda n: None).relative_times, 1)
+
+
+@pytest.mark.parametrize(
+    ("times", "shown"),
+    [
+        ([1.0] * 20, "1.0"),
+        ([1.9, 1.9, 2.0, 2.1, 2.1], "1.9–2.1"),
+        ([0.8, 1.9, 2.0, 2.1, 9.0], "1.9–2.1"),  # outliers do not count
+        ([0.8, 0.8, 2.0, 3.0, 9.0], "?"),
+        ([2.0, 2.0, 2.0, 2.0], "?"),
+        ([], "?"),
+    ],
+)
+def test_times_are_shown_where_they_can_be_told(times, shown):
+    made = report()
+    outcome = made.outcomes["equal"]._replace(relative_times=np.array(times))
+    made.outcomes["equal"] = outcome
+    row = re.search(r"^equal.*", made.table(120), re.MULTILINE)[0]
+    assert row.split()[-1] == shown

@@ -1,24 +1,21 @@
 """The picture that ``python -m jaxmtl`` saves."""
 
-from pathlib import Path
+import io
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from jaxmtl.comparison._report import MOST_COLUMNS, Report
 from jaxmtl.comparison._training import Outcome
+from jaxmtl.plotting import plot_bars, plot_curves, plot_heat_map
 
 
-def draw(report: Report, path: Path) -> None:
-    """Draw a column a task where they fit, else a table a quantity; and the summary."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from jaxmtl.plotting import plot_bars
-
+def draw(report: Report) -> bytes:
+    """Draw a column a task where they fit, else a table a quantity; and the summary, as PNG."""
     palette = "tab10" if len(report.outcomes) <= 10 else "tab20"
-    colors = [plt.get_cmap(palette)(i % 20) for i in range(len(report.outcomes))]
+    colors = [matplotlib.colormaps[palette](i % 20) for i in range(len(report.outcomes))]
     few = len(report.problem.tasks) <= MOST_COLUMNS
     figure, axes = _draw_columns(report, colors) if few else _draw_tables(report, colors)
     changes = {n: c.mean(axis=1) for n in report.outcomes if (c := report.changes(n)) is not None}
@@ -29,24 +26,17 @@ def draw(report: Report, path: Path) -> None:
         f"{report.problem.name}: {report.steps} steps, seeds: {report.seeds}; {dashed}"
         "whiskers: standard deviation over seeds"
     )
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    figure.savefig(image := io.BytesIO(), dpi=90, format="png")
+    return image.getvalue()
 
 
 def _draw_columns(report: Report, colors: list[Any]) -> Any:
     """Draw losses, shares of the weights and metrics, a column a task."""
-    import matplotlib.pyplot as plt
-
-    from jaxmtl.plotting import plot_bars, plot_curves
-
     tasks, window = report.problem.tasks, max(1, report.steps // 40)
     rows = ("loss", "share", "metric")
     mosaic: list[Any] = [[f"{row} {task}" for task in tasks] + ["changes"] for row in rows]
-    figure, axes = plt.subplot_mosaic(
-        mosaic,
-        figsize=(4 * len(tasks) + 4, 11),
-        layout="constrained",
-    )
+    figure = Figure(figsize=(4 * len(tasks) + 4, 11), layout="constrained")
+    axes = figure.subplot_mosaic(mosaic)
     for i, task in enumerate(tasks):
         loss, share, metric = (axes[f"{row} {task}"] for row in rows)
         for axis in (loss, share):
@@ -72,16 +62,11 @@ def _draw_columns(report: Report, colors: list[Any]) -> Any:
 
 def _draw_tables(report: Report, colors: list[Any]) -> Any:
     """Draw changes of the metrics and shares of the weights as tables of methods by tasks."""
-    import matplotlib.pyplot as plt
-
-    from jaxmtl.plotting import plot_curves, plot_heat_map
-
     tasks, names = report.problem.tasks, list(report.outcomes)
-    figure, axes = plt.subplot_mosaic(
-        [["losses", "shares"], ["changes", "table"]],
-        figsize=(8 + 0.6 * len(tasks), 6 + 0.5 * len(names)),
-        width_ratios=(8, 0.6 * len(tasks)),
-        layout="constrained",
+    size = (8 + 0.6 * len(tasks), 6 + 0.5 * len(names))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplot_mosaic(
+        [["losses", "shares"], ["changes", "table"]], width_ratios=(8, 0.6 * len(tasks))
     )
     axes["losses"].set_prop_cycle(color=colors)
     relative = {

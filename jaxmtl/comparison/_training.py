@@ -7,7 +7,7 @@ on one loss alone.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,26 +19,13 @@ from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._routes import value_and_balanced_grad
 from jaxmtl.balancing._base import Balancer
 from jaxmtl.combinators._shared import on_shared
-from jaxmtl.losses.static import static
-from jaxmtl.methods import METHODS
+from jaxmtl.comparison._contestants import Contestant, constant_weights
 from jaxmtl.problems._problem import Problem
 
 MOST_CHUNKS = 20
-
-
-class Contestant(NamedTuple):
-    """Something to train with.
-
-    Attributes:
-      name: the method, or "single:TASK" for a reference.
-      make: ``(constants, key) -> Balancer``. Contestants with the same ``make`` share one compiled
-        program.
-      constants: (T,) constant task weights, for a ``make`` that wants them.
-    """
-
-    name: str
-    make: Callable[[Array, Array], Balancer]
-    constants: np.ndarray
+MIN_CHUNK = 10  # steps, unless there are fewer
+SHORTEST = 1e-3  # seconds that a chunk takes to be timed, ten times what starting it takes
+MOST_BYTES = 2**33
 
 
 class Outcome(NamedTuple):
@@ -49,53 +36,15 @@ class Outcome(NamedTuple):
       weights: (steps, seeds, T) task weights.
       metrics: (seeds, T) metrics on the test split.
       seconds_per_step: of all seeds together, without compilation.
+      relative_times: (measurements,) times of a chunk of steps, each in units of that of equal
+        weights run right after it, so that whatever else the machine does weighs on both.
     """
 
     losses: np.ndarray
     weights: np.ndarray
     metrics: np.ndarray
     seconds_per_step: float
-
-
-def references(problem: Problem) -> list[Contestant]:
-    """Each task trained alone."""
-    return [
-        Contestant(f"single:{task}", _constant_weights, np.eye(len(problem.tasks))[i])
-        for i, task in enumerate(problem.tasks)
-    ]
-
-
-def lacking(problem: Problem, name: str) -> str:
-    """What a method needs that the problem does not have, in words; "" where nothing is missing."""
-    if name == "static" and problem.standardisation is None:
-        return "targets that can be standardised"
-    if name == "prior_loss" and problem.prior_values is None:
-        return "the losses of the best constant output"
-    needs = METHODS[name].needs
-    return f"{' and '.join(needs)} at every step" if needs else ""
-
-
-def contestants(problem: Problem, names: Sequence[str]) -> list[Contestant]:
-    """The methods by name; "static" stands for equal weights on standardised losses."""
-    num = len(problem.tasks)
-    constants = {"equal": [1 / num] * num}
-    if problem.standardisation is not None:
-        constants["static"] = [problem.standardisation[task] for task in problem.tasks]
-    if problem.prior_values is not None:
-        constants["prior_loss"] = [1 / problem.prior_values[task] for task in problem.tasks]
-
-    def method(name: str) -> Contestant:
-        if name in constants:
-            return Contestant(name, _constant_weights, np.array(constants[name]))
-        make = METHODS[name].make
-        return Contestant(name, lambda _, key: make(num, key), np.ones(num))
-
-    return [method(name) for name in names]
-
-
-def _constant_weights(constants: Array, key: Array) -> Balancer:
-    del key
-    return static(constants)
+    relative_times: np.ndarray
 
 
 class Comparison:
@@ -105,8 +54,10 @@ class Comparison:
         self.problem = problem
         self.steps = steps
         self.seeds = seeds
+        self._check_size()
         # Equal chunks, so that one program serves them all; between two, progress shows.
-        self.chunks = max(n for n in range(1, MOST_CHUNKS + 1) if steps % n == 0)
+        most = max(1, min(MOST_CHUNKS, steps // MIN_CHUNK))
+        self.chunks = max(n for n in range(1, most + 1) if steps % n == 0)
         self.optimizer = optax.adam(optax.cosine_decay_schedule(problem.learning_rate, steps))
         self.train_split, self.test_split = jax.device_put((problem.train, problem.test))
         self.keys = jax.random.split(jax.random.key(0), seeds)
@@ -125,12 +76,17 @@ class Comparison:
         constants = jnp.asarray(contestant.constants, jnp.float32)
         start, run = self._compile(contestant.make, constants)
         params, state = self.params, start(constants, self.keys, self.params)
-        records, seconds = [], []
-        for rows in self.batches:
-            clock = time.perf_counter()
-            params, state, record = run(constants, self.keys, params, state, rows, self.train_split)
+        records, seconds, relative_times = [], [], []
+        for number, rows in enumerate(self.batches):
+            (params, state, record), took = _timed(
+                run, constants, self.keys, params, state, rows, self.train_split
+            )
             records.append(jax.tree.map(np.asarray, record))
-            seconds.append(time.perf_counter() - clock)
+            seconds.append(took)
+            if contestant.make is constant_weights:
+                relative_times.append(1.0)  # the program that is the unit
+            elif number % 2 and (unit := self._seconds_of_equal(rows)) >= SHORTEST:
+                relative_times.append(took / unit)
             advance(len(rows))
         losses, weights = (np.concatenate(parts) for parts in zip(*records, strict=True))
         metrics = self._evaluate(params, self.test_split)
@@ -139,7 +95,27 @@ class Comparison:
             weights,
             np.stack([np.asarray(metrics[task]) for task in self.problem.tasks], axis=-1),
             float(np.median(seconds)) * self.chunks / self.steps,
+            np.array(relative_times),
         )
+
+    def _seconds_of_equal(self, rows: np.ndarray) -> float:
+        """Time a chunk with constant weights."""
+        constants = jnp.ones(len(self.problem.tasks))
+        start, run = self._compile(constant_weights, constants)
+        state = start(constants, self.keys, self.params)
+        arguments = constants, self.keys, self.params, jax.block_until_ready(state), rows
+        return _timed(run, *arguments, self.train_split)[1]
+
+    def _check_size(self) -> None:
+        """Refuse what would not fit into memory, before it is tried."""
+        params = jax.tree.leaves(jax.eval_shape(self.problem.init, jax.random.key(0)))
+        copies = len(self.problem.tasks) + 3  # gradients; Adam's moments
+        numbers = self.steps * self.problem.batch + copies * sum(leaf.size for leaf in params)
+        if (size := 4 * self.seeds * numbers) > MOST_BYTES:
+            raise ValueError(
+                f"seeds={self.seeds} and steps={self.steps} take {size / 2**30:.3g} GiB of memory,"
+                f" more than the {MOST_BYTES / 2**30:.3g} that a comparison may take: choose fewer."
+            )
 
     def _compile(self, make: Callable[[Array, Array], Balancer], constants: Array) -> Any:
         """Compile the start and one chunk of training, once for each way to make a balancer."""
@@ -177,6 +153,13 @@ class Comparison:
         arguments = (constants, self.keys, self.params, state, self.batches[0], self.train_split)
         self._programs[make] = start_all, run_all.lower(*arguments).compile()
         return self._programs[make]
+
+
+def _timed(program: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """Call, wait for the result, and return it with the seconds that took."""
+    clock = time.perf_counter()
+    result = jax.block_until_ready(program(*arguments))
+    return result, time.perf_counter() - clock
 
 
 def relative_changes(

@@ -1,0 +1,68 @@
+"""Tables of text that fit a width: where there is no room, whole columns are left out."""
+
+import textwrap
+from typing import NamedTuple
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+      name: the first line of its header, and what to call it.
+      unit: the next line of its header.
+      cells: one for each row.
+      spare: the column with the largest number is left out first; those with 0 stay.
+    """
+
+    name: str
+    unit: str
+    cells: list[str]
+    spare: int = 0
+
+
+def lay_out(columns: list[Column], width: int) -> str:
+    """Write the columns side by side, as many as fit, and name those that do not.
+
+    Headers break between words; neither words nor cells are cut. The first column is aligned to
+    the left, all others to the right.
+    """
+    shown = list(columns)
+    while _total(_widths(shown, 0)) > width and any(column.spare for column in shown):
+        shown.remove(max(shown, key=lambda column: column.spare))
+    # Headers take as few lines as there is room for.
+    limits = range(max(len(f"{c.name}{c.unit}") for c in shown), 0, -1)
+    candidates = (_widths(shown, limit) for limit in limits)
+    widths = next((w for w in candidates if _total(w) <= width), _widths(shown, 0))
+    headers = [
+        _wrap(column.name, w) + _wrap(column.unit, w)
+        for column, w in zip(shown, widths, strict=True)
+    ]
+    height = max(map(len, headers))
+    filled = [
+        [cell.rjust(w) if i else cell.ljust(w) for cell in [""] * (height - len(h)) + h + c.cells]
+        for i, (c, h, w) in enumerate(zip(shown, headers, widths, strict=True))
+    ]
+    lines = [" ".join(row).rstrip() for row in zip(*filled, strict=True)]
+    if left_out := [column.name for column in columns if column not in shown]:
+        note = (
+            f"Left out, since {width} characters are too few: {', '.join(left_out)}. The saved"
+            f" numbers have all of them, and so does the table where a wider window or"
+            f" COLUMNS={_total(_widths(columns, 0))} makes room."
+        )
+        lines += textwrap.wrap(note, width, break_long_words=False)
+    return "\n".join(lines)
+
+
+def _widths(columns: list[Column], limit: int) -> list[int]:
+    """Widths of the columns where headers are broken beyond ``limit`` characters."""
+    return [
+        max(map(len, [*_wrap(c.name, limit), *_wrap(c.unit, limit), *c.cells])) for c in columns
+    ]
+
+
+def _total(widths: list[int]) -> int:
+    return sum(widths) + len(widths) - 1
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False)
