@@ -37,7 +37,8 @@ def sdmgrad(
         direction; 1/T each if None (over the tasks present).
       pull: how strongly the preferred direction counts: 0 is MGDA, much is the direction itself.
       optimizer: any optax optimizer for w, run separately for each task; by default
-        ``optax.sgd(1.0, momentum=0.5)``.
+        ``optax.sgd(1.0, momentum=0.5)``. It starts afresh at each step of training, as in the
+        authors' code: the state keeps w, and no momentum.
       iterations: its steps at each step of training.
 
     Returns:
@@ -46,7 +47,8 @@ def sdmgrad(
       weights, and have none in the step.
 
     Deviations from the paper: J_1 J_2' is taken in units of the trace of J J', so that learning
-    rates mean the same for gradients of any size; all iterations of a step share its two batches.
+    rates mean the same for gradients of any size (the authors' 10 is in units of the squared mean
+    norm); all iterations of a step share its two batches.
 
     Raises:
       ValueError: for ``pull`` below 0 or ``iterations`` that are no positive int; where a
@@ -71,7 +73,7 @@ def sdmgrad(
     wanted = read_preference(preference, num_tasks)
     learner = optax.sgd(1.0, momentum=0.5) if optimizer is None else optimizer
 
-    def update(given: Given, state: Learned) -> tuple[Array, Learned]:
+    def update(given: Given, weights: Array) -> tuple[Array, Array]:
         cross = given.cross_gramian * reciprocal(jnp.trace(given.gramian))
         preferred, active = pull * preferences(wanted, given), given.active
 
@@ -83,13 +85,13 @@ def sdmgrad(
             shares, weights = settle(moved.value, learned.value, active)
             return shares, moved._replace(value=weights)
 
-        start = (present_shares(state.value, active), state)
+        start = (present_shares(weights, active), init_learned(weights, learner))
         shares, learned = jax.lax.fori_loop(0, iterations, step, start)
-        return (shares + preferred) / (1 + pull), learned
+        return (shares + preferred) / (1 + pull), learned.value
 
     return make_balancer(
         Weighting(
-            lambda dtype: init_learned(jnp.full(num_tasks, 1 / num_tasks, dtype), learner),
+            lambda dtype: init_learned(jnp.full(num_tasks, 1 / num_tasks, dtype), learner).value,
             update,
             frozenset({"gramian", "cross_gramian"}),
             num_tasks,

@@ -71,9 +71,10 @@ def test_sdmgrad_step_by_step():
     preference = np.array([0.2, 0.5, 0.3])
     balancer = as_pairs(jaxmtl.sdmgrad(3, preference=preference, pull=0.4, iterations=7))
     updates, weights, _ = run(balancer, NOISY, independent_grads=independent)
-    w, momentum = np.full(3, 1 / 3), np.zeros(3)
+    w = np.full(3, 1 / 3)
     for t, j in enumerate(NOISY):
         cross = first[t].astype(np.float64) @ second[t].astype(np.float64).T / np.sum(j**2)
+        momentum = np.zeros(3)  # afresh at each step of training, as in the authors' code
         for _ in range(7):
             momentum = 0.5 * momentum + cross @ (w + 0.4 * preference)
             w = nearest_convex(w - momentum)
