@@ -50,31 +50,83 @@ def test_ntk_weights_come_from_the_traces_alone():
 
 
 def residuals(params):
-    x = jnp.linspace(0, 1, 12)
+    x = jnp.linspace(0, 1, 60)
     y = jnp.sum(jnp.tanh(x[:, None] * params["w"][None] + params["b"][None]), axis=1)
-    return {"inside": jnp.sin(3 * y).reshape(3, 4), "boundary": 10 * y[:2]}
+    return {"inside": jnp.sin(3 * y).reshape(3, 20), "boundary": 10 * y[:2]}
 
 
-def test_ntk_traces_estimate_the_sum_of_squared_jacobians():
-    params = {"w": jnp.linspace(-1, 2, 5), "b": jnp.linspace(0, 1, 5)}
-    jacobians = jax.jacrev(residuals)(params)
-    exact = {
-        name: sum(np.sum(np.asarray(leaf, np.float64) ** 2) for leaf in jax.tree.leaves(jacobian))
-        for name, jacobian in jacobians.items()
-    }
-    found = jax.jit(lambda p: jaxmtl.ntk_traces(residuals, p, jax.random.key(0), num_probes=4000))(
-        params
+NTK_PARAMS = {"w": jnp.linspace(-1, 2, 5), "b": jnp.linspace(0, 1, 5)}
+
+
+def exact_traces():
+    """Sums of the squared derivatives of each residual, written out in float64."""
+    w, b = (np.asarray(NTK_PARAMS[name], np.float64) for name in ("w", "b"))
+    x = np.linspace(0, 1, 60)[:, None]
+    y = np.sum(np.tanh(x * w + b), axis=1)
+    slope = 1 / np.cosh(x * w + b) ** 2
+    squares = np.sum(slope**2 * (x**2 + 1), axis=1)
+    inside = (3 * np.cos(3 * y)) ** 2 * squares
+    return {"inside": inside.sum(), "boundary": 100 * squares[:2].sum()}
+
+
+@pytest.mark.parametrize(("num_probes", "bound"), [(8, 0.2), (16, 0.08), (32, 0.04)])
+def test_ntk_traces_are_unbiased_and_say_how_far_they_may_be_off(num_probes, bound):
+    """On a kernel with eigenvalues 1, 1/4, 1/9, ...: its trace is that of the squared entries."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(60, 60)))[0] for _ in range(2))
+    jacobian = (left / np.arange(1, 61) @ right).astype(np.float32)
+
+    def linear(p):
+        return (jacobian @ p).reshape(3, 20)
+
+    keys = jax.random.split(jax.random.key(0), 400)
+    estimate = jax.vmap(lambda k: jaxmtl.ntk_traces(linear, jnp.ones(60), k, num_probes=num_probes))
+    traces, errors = (np.asarray(of, np.float64) for of in jax.jit(estimate)(keys))
+    exact = np.mean(np.sum(jacobian.astype(np.float64) ** 2, axis=1))
+    off = traces - exact
+    # Given the basis, the rest is a mean of independent draws: E off = 0, E off^2 = E error^2.
+    assert abs(off.mean()) < 4 * off.std() / np.sqrt(400)
+    assert 0.7 < np.mean(errors**2) / np.mean(off**2) < 1.4
+    assert 0 < off.std() < bound * exact
+
+
+def test_ntk_traces_of_few_points_are_exact_and_sums_are_not_divided():
+    exact = exact_traces()
+    for reduction, entries in [("mean", {"inside": 60, "boundary": 2}), ("sum", None)]:
+        found, errors = jax.jit(
+            lambda p, r=reduction: jaxmtl.ntk_traces(residuals, p, 0, num_probes=60, reduction=r)
+        )(NTK_PARAMS)
+        for name, trace in exact.items():
+            expected = trace / (entries[name] if entries else 1)
+            np.testing.assert_allclose(found[name], expected, rtol=1e-5)
+            assert errors[name] == 0
+
+
+def test_ntk_weighs_losses_that_are_means_as_the_mean_kernel_says():
+    """From residuals to weights: mean_j K_j / K_i with each kernel's mean diagonal."""
+    traces, _ = jaxmtl.ntk_traces(residuals, NTK_PARAMS, 0, num_probes=60)
+    balancer = jaxmtl.ntk(2, decay=0.0)
+    losses = jax.tree.map(lambda r: jnp.mean(r**2), residuals(NTK_PARAMS))
+    _, state = balancer.update(
+        jnp.eye(2), balancer.init(jnp.zeros(2)), losses=losses, ntk_traces=traces
     )
-    assert set(found) == {"inside", "boundary"}
-    for name, trace in exact.items():
-        # The spread of one probe is at most sqrt(2): 5 standard deviations of 4000.
-        assert abs(found[name] / trace - 1) < 5 * np.sqrt(2 / 4000)
-    single = jaxmtl.ntk_traces(lambda p: residuals(p)["boundary"][:1], params, 3)
-    row = jax.tree.map(lambda leaf: leaf[:1], jacobians["boundary"])
-    expected = sum(np.sum(np.asarray(leaf, np.float64) ** 2) for leaf in jax.tree.leaves(row))
-    np.testing.assert_allclose(single, expected, rtol=1e-5)
-    with pytest.raises(ValueError, match="num_probes must be a whole number of at least 1"):
-        jaxmtl.ntk_traces(residuals, params, 0, num_probes=0)
+    exact = exact_traces()
+    means = np.array([exact["boundary"] / 2, exact["inside"] / 60])
+    np.testing.assert_allclose(state.task_weights, means.sum() / means, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fun", "arguments", "message"),
+    [
+        (residuals, {"num_probes": 7}, "num_probes must be a whole number of at least 8"),
+        (residuals, {"reduction": "max"}, "reduction must be one of mean, sum"),
+        (lambda p: {"a": jnp.zeros((0, 2))}, {}, r"at least one entry each.*\(0, 2\)"),
+        (lambda p: {}, {}, "must return a tree of arrays with at least one entry each"),
+    ],
+)
+def test_ntk_traces_refuse_what_has_no_trace(fun, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        jaxmtl.ntk_traces(fun, NTK_PARAMS, 0, **arguments)
 
 
 def test_vqgan_adversaries_pull_as_the_sum_of_the_others_does():
