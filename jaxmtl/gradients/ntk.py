@@ -14,6 +14,7 @@ from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import solve_dtype
 from jaxmtl.gradients._shares import average_shares
+from jaxmtl.solvers.scaling import reciprocal
 
 
 @described
@@ -184,8 +185,10 @@ def _trace(
     signs = jax.random.rademacher(key, (num_probes - 2 * sketched, size), dtype)
     sketch, rest = signs[:sketched], signs[sketched:]
     with jax.default_matmul_precision("highest"):
-        images = jax.vmap(lambda vector: forward(pull_back(vector))[0])(sketch)
-        basis = jnp.linalg.qr(images.T.astype(dtype))[0].T
+        images = jax.vmap(lambda vector: forward(pull_back(vector))[0])(sketch).astype(dtype)
+        # In units of the largest entry: the squares of squared gradients leave float32's range.
+        basis = jnp.linalg.qr(images.T * reciprocal(jnp.max(jnp.abs(images))))[0].T
         rest = squares(rest - (rest @ basis.T) @ basis)
-    error = jnp.std(rest, ddof=1) / math.sqrt(len(rest))
+    unit = jnp.max(rest)
+    error = unit * jnp.std(rest * reciprocal(unit), ddof=1) / math.sqrt(len(rest))
     return jnp.sum(squares(basis)) + jnp.mean(rest), error

@@ -90,6 +90,27 @@ def test_ntk_traces_are_unbiased_and_say_how_far_they_may_be_off(num_probes, bou
     assert 0 < off.std() < bound * exact
 
 
+@pytest.mark.parametrize("exponent", [-15, -12, 12])
+def test_ntk_traces_of_residuals_in_other_units(exponent):
+    """c^2 times the traces, and the errors: no threshold, and no square beyond float32's range."""
+    scale = jnp.float32(10.0**exponent)
+
+    @jax.jit
+    def estimate(c):
+        return jaxmtl.ntk_traces(
+            lambda p: jax.tree.map(lambda r: c * r, residuals(p)), NTK_PARAMS, 0, num_probes=8
+        )
+
+    plain, scaled = estimate(jnp.float32(1)), estimate(scale)
+    square = np.float64(scale) ** 2
+    for name in ("inside", "boundary"):
+        np.testing.assert_allclose(scaled.traces[name] / square, plain.traces[name], rtol=1e-5)
+        np.testing.assert_allclose(
+            scaled.standard_errors[name] / square, plain.standard_errors[name], rtol=1e-2
+        )
+    assert plain.standard_errors["inside"] > 0
+
+
 def test_ntk_traces_of_few_points_are_exact_and_sums_are_not_divided():
     exact = exact_traces()
     for reduction, entries in [("mean", {"inside": 60, "boundary": 2}), ("sum", None)]:
