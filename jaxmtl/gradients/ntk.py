@@ -19,7 +19,7 @@ from jaxmtl.solvers.scaling import reciprocal
 
 @described
 def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
-    """Weigh by the traces of the neural tangent kernels, sum_j tr K_j / tr K_i, averaged.
+    """Weigh by the traces of the neural tangent kernels, mean_j tr K_j / tr K_i, averaged.
 
     K_i holds the inner products of the gradients of task i's residuals, one for each point; its
     trace is how fast that loss falls under gradient descent. No Gramian of the losses tells it, so
@@ -31,14 +31,13 @@ def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
       decay: the share of the old weights, which start at one.
 
     Returns:
-      A balancer that reads the traces alone. Scale: T (decay + (1 - decay) T) g on T identical
-      gradients g with equal traces at the first step, T^2 g at rest. Degree 1. Absent tasks keep
-      their weights. Traces change slowly: compute them every 1000 steps or so, and pass the last
-      ones in between, with ``every(ntk(T), 1000)``.
+      A balancer that reads the traces alone. Scale: T g on T identical gradients g with equal
+      traces. Degree 1. Absent tasks keep their weights. Traces change slowly: compute them every
+      1000 steps or so, and pass the last ones in between, with ``every(ntk(T), 1000)``.
 
-    Deviations from the paper: the average over the steps, which later practice has added; 0 gives
-    the paper's. Its losses are sums over the points; ``ntk_traces`` takes them for means, the later
-    practice, unless told.
+    Deviations from the paper: the mean over the tasks, where the paper has T times that, and the
+    average over the steps, as jaxpi has both. The paper's losses are sums over the points;
+    ``ntk_traces`` takes them for means, unless told.
 
     Raises:
       ValueError: for a ``decay`` outside [0, 1); at update, where ``ntk_traces`` are missing.
@@ -49,7 +48,7 @@ def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
       >>> state = balancer.init(jnp.zeros(2))
       >>> updates, _ = balancer.update(jnp.eye(2), state, ntk_traces=jnp.array([3.0, 1.0]))
       >>> print(updates.round(4))
-      [1.3333 4.    ]
+      [0.6667 2.    ]
 
     References:
       Wang, Yu & Perdikaris, `When and Why PINNs Fail to Train: A Neural Tangent Kernel Perspective

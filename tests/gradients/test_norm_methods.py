@@ -29,7 +29,7 @@ def test_lr_annealing_averages_the_inverse_shares():
     expected = np.ones(4)
     for t, j in enumerate(stacks):
         norms = np.linalg.norm(j, axis=1)
-        expected = 0.7 * expected + 0.3 * norms.sum() / norms
+        expected = 0.7 * expected + 0.3 * norms.mean() / norms
         np.testing.assert_allclose(weights[t], expected, rtol=1e-5)
 
 
@@ -37,7 +37,83 @@ def test_lr_annealing_at_rest_gives_all_tasks_one_norm():
     j = gradients(0, 3, 30, spread=2)
     _, weights, _ = run(jaxmtl.lr_annealing(3, decay=0.5), [j] * 40)
     norms = np.linalg.norm(j, axis=1)
-    np.testing.assert_allclose(weights[-1] * norms, norms.sum(), rtol=1e-5)
+    np.testing.assert_allclose(weights[-1] * norms, norms.mean(), rtol=1e-5)
+
+
+NAMED = {"boundary": False, "initial": False, "residual": True}
+
+
+def of_shapes(j):
+    """Split (T, 30) gradients into leaves of several shapes, one of a single number."""
+    j = jnp.asarray(j, jnp.float32)
+    return {"w": j[:, :24].reshape(-1, 4, 6), "b": j[:, 24:29], "scale": j[:, 29]}
+
+
+@pytest.mark.parametrize("reference", [2, np.int64(2), [False, False, True], NAMED])
+def test_lr_annealing_towards_a_reference_task(reference):
+    """max |g_r| / mean |g_i|, averaged; the reference's own weight is one."""
+    balancer = jaxmtl.lr_annealing(3, decay=0.7, reference=reference)
+    stacks = [gradients(seed, 3, 30, spread=2) for seed in range(6)]
+    state = balancer.init(jax.tree.map(lambda leaf: leaf[0], of_shapes(stacks[0])))
+    update, expected = jax.jit(balancer.update), np.ones(3)
+    for j in stacks:
+        d, state = update(of_shapes(j), state, losses=dict.fromkeys(NAMED, 1.0))
+        new = np.abs(j[2]).max() / np.abs(j).mean(axis=1)
+        expected = np.where([True, True, False], 0.7 * expected + 0.3 * new, 1)
+        np.testing.assert_allclose(state.task_weights, expected, rtol=1e-5)
+        assert state.task_weights[2] == 1
+        for leaf, wanted in zip(
+            jax.tree.leaves(d), jax.tree.leaves(of_shapes((expected @ j)[None])), strict=True
+        ):
+            np.testing.assert_allclose(leaf, wanted[0], rtol=1e-4, atol=1e-6)
+
+
+def test_lr_annealing_stays_where_the_reference_is_absent():
+    balancer = jaxmtl.lr_annealing(3, decay=0.5, reference=0)
+    j, state = jnp.asarray(gradients(0, 3, 30), jnp.float32), balancer.init(jnp.zeros(30))
+    update = jax.jit(balancer.update)
+    _, first = update(j, state)
+    _, absent = update(3 * j, first, active=jnp.array([False, True, True]))
+    np.testing.assert_array_equal(absent.method, first.method)
+    np.testing.assert_array_equal(absent.task_weights, [0, *first.task_weights[1:]])
+    _, other = update(j, first, active=jnp.array([True, False, True]))
+    assert other.method[1] == first.method[1]
+    assert other.method[2] != first.method[2]
+    updates, zero = update(j.at[1].set(0), state)
+    assert np.all(np.isfinite(updates))
+    assert zero.task_weights[1] == 0.5  # on its way to zero, as with no reference
+
+
+def test_lr_annealing_measures_the_shared_leaves():
+    balancer = jaxmtl.on_shared(
+        jaxmtl.lr_annealing(2, decay=0.0, reference=1), {"trunk": True, "head": False}
+    )
+    grads = {
+        "trunk": jnp.array([[1.0, 1.0], [3.0, 0.0]], jnp.bfloat16),
+        "head": jnp.array([[50.0, 0.0], [0.0, 70.0]]),
+    }
+    state = balancer.init({"trunk": jnp.zeros(2, jnp.bfloat16), "head": jnp.zeros(2)})
+    updates, state = jax.jit(balancer.update)(grads, state)
+    np.testing.assert_allclose(state.task_weights, [3, 1], rtol=1e-6)
+    np.testing.assert_array_equal(updates["trunk"].astype(jnp.float32), [6, 3])
+    np.testing.assert_array_equal(updates["head"], [50, 70])
+
+
+@pytest.mark.parametrize(
+    "reference", [3, -1, "residual", [True, True, False], [False] * 3, [0.0, 0.0, 1.0]]
+)
+def test_lr_annealing_refuses_what_is_no_reference(reference):
+    with pytest.raises(ValueError, match="index of one of the 3 tasks, or one bool for each"):
+        jaxmtl.lr_annealing(3, reference=reference)
+
+
+def test_lr_annealing_refuses_other_names_and_numbers():
+    with pytest.raises(ValueError, match="reference holds 2 values, but there are 3 tasks"):
+        jaxmtl.lr_annealing(3, reference=[True, False])
+    balancer = jaxmtl.lr_annealing(3, reference=NAMED)
+    losses = {"boundary": 1.0, "data": 1.0, "residual": 1.0}
+    with pytest.raises(ValueError, match="must bear the same names"):
+        balancer.update(jnp.eye(3), balancer.init(jnp.zeros(3)), losses=losses)
 
 
 def test_ntk_weights_come_from_the_traces_alone():
@@ -45,7 +121,7 @@ def test_ntk_weights_come_from_the_traces_alone():
     _, weights, _ = run(jaxmtl.ntk(3, decay=0.9), stacks, ntk_traces=traces)
     expected = np.ones(3)
     for t, k in enumerate(traces):
-        expected = 0.9 * expected + 0.1 * k.sum() / k
+        expected = 0.9 * expected + 0.1 * k.mean() / k
         np.testing.assert_allclose(weights[t], expected, rtol=1e-5)
 
 
@@ -133,7 +209,7 @@ def test_ntk_weighs_losses_that_are_means_as_the_mean_kernel_says():
     )
     exact = exact_traces()
     means = np.array([exact["boundary"] / 2, exact["inside"] / 60])
-    np.testing.assert_allclose(state.task_weights, means.sum() / means, rtol=1e-5)
+    np.testing.assert_allclose(state.task_weights, means.mean() / means, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
