@@ -143,7 +143,7 @@ def test_zero_and_negative_losses_never_ascend_a_task(name):
 def test_weights_are_negative_only_where_the_table_says_so(name):
     weights = [
         run(name, draws(100 * seed, 3, 2.0, kind))[1]
-        for seed in range(10)
+        for seed in range(5)
         for kind in ("conflicting", "aligned")
     ]
     assert (np.min(weights) >= 0) == METHODS[name].non_negative
@@ -191,7 +191,7 @@ NOT_PROMISED = {
 @every_method
 def test_scaling_single_gradients(name):
     errors = {"linear": 0.0, "same": 0.0, "direction": 0.0}
-    for seed in range(4):
+    for seed in range(2):
         stacks = draws(100 * seed, 3)
         scale = 10.0 ** np.random.default_rng(seed).uniform(-2, 2, size=3)
 
@@ -218,14 +218,14 @@ def test_scaling_single_gradients(name):
 
 @every_method
 def test_methods_conflict_with_a_task_only_where_they_may(name):
-    worst = np.inf
-    for seed in range(10):
+    promised, worst = METHODS[name].descends_all, np.inf
+    for seed in range(10 if promised else 3):
         for spread in (0.0, 3.0):
             stacks = draws(100 * seed, 5, spread)
             for j, d in zip(stacks, run(name, stacks)[0], strict=True):
                 cosines = j @ d / np.linalg.norm(j, axis=1) / np.linalg.norm(d)
                 worst = min(worst, cosines.min())
-    assert worst >= -1e-5 if METHODS[name].descends_all else worst < -1e-2
+    assert worst >= -1e-5 if promised else worst < -1e-2
 
 
 @every_method

@@ -118,7 +118,7 @@ def ntk_traces(
     Returns:
       The traces, and their standard errors. On two networks for Burgers' equation (viscosity
       0.01 / pi, 400 points inside, 50 on an edge), before and after training, the default was off
-      by 6 % at most (root mean square), with 8 probes by 23 %, with 32 by 1 %; the mean over 16
+      by 6 % at most (root mean square), with 8 probes by 26 %, with 32 by 1 %; the mean over 16
       plain random signs by 19 to 34 %, a single one by 74 to 138 %.
 
     Raises:
