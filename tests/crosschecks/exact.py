@@ -72,7 +72,11 @@ def mgda(j):
 
 
 def cagrad(j, c):
-    """The point nearest to the mean with progress t for all; t is the root of distance = radius."""
+    """The point nearest to the mean with progress t for all; t is the root of distance = radius.
+
+    Where vectors cancel, no t above zero is for all, and zero is the most if the radius reaches it.
+    """
+    stationary = room(j) < 1e-7
     j = coordinates(j)
     j = j / np.linalg.norm(j.mean(axis=0))
     unit, size, mean = units(j), lengths(j), j.mean(axis=0)
@@ -89,10 +93,14 @@ def cagrad(j, c):
     def beyond(t):
         return np.linalg.norm(step(t) @ unit) - c
 
-    low, width = np.min(j @ mean), c * size.min()
-    while beyond(low + width) < 0:
+    at_zero = _repel(unit, mean)
+    if stationary and np.linalg.norm(at_zero @ unit) <= c * (1 + 1e-12):
+        return 1 / len(j) + at_zero / size
+    low, width, most = np.min(j @ mean), c * size.min(), 0 if stationary else np.inf
+    while low + width < most and beyond(low + width) < 0:
         width *= 2
-    t = scipy.optimize.brentq(beyond, low, low + width, xtol=1e-300, rtol=1e-15)
+    high = min(low + width, most)
+    t = scipy.optimize.brentq(beyond, low, high, xtol=1e-300, rtol=1e-15)
     return 1 / len(j) + step(t) / size
 
 
@@ -127,7 +135,7 @@ def fairgrad(j, alpha):
 
 
 def _equal_cosines(j):
-    return np.linalg.solve(units(j) @ units(j).T, np.ones(len(j))) / lengths(j)
+    return np.linalg.pinv(units(j).T) @ np.linalg.pinv(units(j)) @ np.ones(len(j)) / lengths(j)
 
 
 def imtl_g(j):
@@ -141,7 +149,8 @@ def conflict_free(j):
 
 
 def aligned_mtl(j, scale="min"):
-    """From the singular values of the vectors; the vectors must be independent."""
-    left, values, _ = np.linalg.svd(coordinates(j))
+    """From the singular values of the vectors that are not zero."""
+    left, values, _ = np.linalg.svd(coordinates(j), full_matrices=False)
+    left, values = left[:, values > 1e-12 * values[0]], values[values > 1e-12 * values[0]]
     square = {"min": np.min, "median": np.median, "rmse": np.mean}[scale](values**2)
     return np.sqrt(square) * (left / values) @ left.mean(axis=0)
