@@ -15,7 +15,7 @@ class Barrier(NamedTuple):
 
     Attributes:
       weights: (T,) weights, above zero; zero for absent and zero vectors.
-      residual: max_i |w_i^(1/a) (G w)_i - 1|, 0 where it is exact; infinite where it is out of range.
+      residual: max_i |w_i^(1/a) (G w)_i - 1|, 0 where it is exact; infinite where out of range.
       iterations: Newton steps.
     """
 

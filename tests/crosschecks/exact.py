@@ -134,8 +134,9 @@ def fairgrad(j, alpha):
     return x / size * np.exp(log_t.mean() / (1 + power))
 
 
-def _equal_cosines(j):
-    return np.linalg.pinv(units(j).T) @ np.linalg.pinv(units(j)) @ np.ones(len(j)) / lengths(j)
+def _equal_cosines(j, ratios=1):
+    inverse = np.linalg.pinv(units(j), rcond=1e-12)
+    return inverse.T @ inverse @ (ratios * np.ones(len(j))) / lengths(j)
 
 
 def imtl_g(j):
@@ -143,14 +144,16 @@ def imtl_g(j):
     return w / abs(w.sum())
 
 
-def conflict_free(j):
-    w = _equal_cosines(j)
+def conflict_free(j, ratios=1):
+    w = _equal_cosines(j, ratios)
     return w * (j @ (w @ j)).sum() / np.sum((w @ j) ** 2)
 
 
-def aligned_mtl(j, scale="min"):
+def aligned_mtl(j, scale="min", preference=None):
     """From the singular values of the vectors that are not zero."""
     left, values, _ = np.linalg.svd(coordinates(j), full_matrices=False)
     left, values = left[:, values > 1e-12 * values[0]], values[values > 1e-12 * values[0]]
-    square = {"min": np.min, "median": np.median, "rmse": np.mean}[scale](values**2)
-    return np.sqrt(square) * (left / values) @ left.mean(axis=0)
+    lower_median = lambda x: np.sort(x)[(len(x) - 1) // 2]  # noqa: E731
+    square = {"min": np.min, "median": lower_median, "rmse": np.mean}[scale](values**2)
+    p = np.ones(len(j)) / len(j) if preference is None else preference
+    return np.sqrt(square) * (left / values) @ (p @ left)

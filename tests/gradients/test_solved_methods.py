@@ -201,15 +201,36 @@ def test_preferences():
     d, state = direction(jaxmtl.upgrad({"a": 0.7, "b": 0.2, "c": 0.1}), np.eye(3))
     np.testing.assert_allclose(state.task_weights, p, rtol=1e-6)
     for make in (jaxmtl.upgrad, jaxmtl.dualproj):
-        with pytest.raises(ValueError, match="preference must be above 0"):
-            make([1.0, 0.0])
         with pytest.raises(ValueError, match="preference holds 2 values, but there are 3 tasks"):
             make([1.0, 1.0], num_tasks=3)
     with pytest.raises(ValueError, match="c must be a number of at least 0"):
         jaxmtl.cagrad(-1.0)
     for alpha in (0.0, -1.0, 0.09, 20.0, float("nan"), "1"):
-        with pytest.raises(ValueError, match="alpha must be a number from 0.1 to 10"):
+        with pytest.raises(ValueError, match=r"alpha must be a number from 0\.1 to 10"):
             jaxmtl.fairgrad(alpha)
+
+
+ZEROS = {
+    "dualproj": lambda j, p: p + scipy.optimize.nnls(j.T, -p @ j)[0],
+    "upgrad": lambda j, p: sum(x + scipy.optimize.nnls(j.T, -x @ j)[0] for x in np.diag(p)),
+    "aligned_mtl": lambda j, p: exact.aligned_mtl(j, preference=p),
+    "conflict_free": exact.conflict_free,
+}
+
+
+@pytest.mark.parametrize("name", ZEROS)
+def test_preferences_of_zero(name):
+    """GEM's own is one for the task at hand and zero for those remembered."""
+    make = getattr(jaxmtl, name)
+    for p in ([1.0, 0.0, 0.0], [0.0, 0.3, 0.7]):
+        for seed in range(3):
+            j = gradients(seed, 3, 40, kind="conflicting")
+            d, _ = direction(make(p), j)
+            assert relative_error(d, ZEROS[name](j, np.array(p)) @ j) < 1e-5
+    with pytest.raises(ValueError, match="preference must be at least 0"):
+        make([1.0, -0.1])
+    with pytest.raises(ValueError, match="preference must be above 0 for at least one task"):
+        make([0.0, 0.0])
 
 
 @pytest.mark.parametrize("name", ["dualproj", "upgrad"])
