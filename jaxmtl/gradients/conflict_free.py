@@ -35,7 +35,10 @@ def conflict_free(
 
     Returns:
       A balancer that reads the Gramian. Scale: T g on T identical gradients g. Degree 1. With
-      independent gradients it conflicts with no task. Tasks with a gradient of zero take no part.
+      independent gradients it conflicts with no task. Of dependent ones, in float32, expect errors
+      of 2e-6 in units of sum_i |w_i| ||g_i||, 3e-5 at worst (conditions up to 10^3 within their
+      rank): the Gramian squares the condition, and where the terms cancel in d, its relative error
+      is larger by as much. Tasks with a gradient of zero take no part.
 
     Raises:
       ValueError: for an unknown ``length``; where a preference is below zero or none is above it,
