@@ -56,12 +56,8 @@ def errors(methods, name, kinds, num, keep):
 @pytest.mark.parametrize("num", [3, 4, 10])
 @pytest.mark.parametrize("name", ANY)
 def test_where_gradients_cancel(name, num, wide, bar):
-    """MGDA's tolerance is on its gap, the square of the distance; one draw uses up its steps."""
     with jax.enable_x64(wide):
         found = errors(ANY, name, DEPENDENT, num, lambda j: True)
-    if name == "mgda":
-        assert np.sum(found > 1e-3) <= 1
-        bar = 5e-3
     assert np.max(found) < bar
 
 
