@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmtl._checks import task_vector
+from jaxmtl._checks import path_name, task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._base import BalancerState
 from jaxmtl.diagnostics import Report
@@ -174,7 +174,7 @@ def _task_names(losses: TaskVector) -> list[str]:
     entries = jax.tree.leaves_with_path(losses)
     if len(entries) == 1 and jnp.ndim(entries[0][1]) == 1:
         return [str(task) for task in range(len(entries[0][1]))]
-    return [_written(path) or "0" for path, _ in entries]
+    return [path_name(path) or "0" for path, _ in entries]
 
 
 def _find(kind: type, tree: PyTree) -> list[tuple[Any, Any]]:
@@ -192,11 +192,7 @@ def _by_place(entries: list[tuple[Any, Any]]) -> list[tuple[str, Any]]:
             if len(beside) > 1:
                 yield key
 
-    return [(_written(tuple(parting(path))), node) for path, node in entries]
-
-
-def _written(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return [(path_name(tuple(parting(path))), node) for path, node in entries]
 
 
 def _joined(place: str, name: str) -> str:
