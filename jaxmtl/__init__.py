@@ -19,7 +19,7 @@ Combinators, from balancer to balancer
     ``on_shared``, ``prioritise``, ``with_fixed``, ``every``, ``smooth``, ``warm_up``,
     ``skip_broken``, ``report_only``; before a balancer in a chain ``per_task``
 Reading a state
-    ``find_state``, ``by_task``, ``diagnostics``
+    ``find_state``, ``by_task``, ``scalars``, ``diagnostics``
 A method of one's own
     ``make_balancer`` with ``Weighting``, ``Given``, ``Preparation``, ``Timing``, ``Reporting``;
     ``Balancer``, ``BalancerState``
@@ -32,6 +32,7 @@ import importlib
 from typing import Any
 
 from jaxmtl import diagnostics, methods, pareto, solvers, theory
+from jaxmtl._scalars import scalars
 from jaxmtl.backward._features import value_and_features_grad
 from jaxmtl.backward._routes import value_and_balanced_grad
 from jaxmtl.backward._shared_leaves import shared_leaves
@@ -164,6 +165,7 @@ __all__ = [
     "relobralo",
     "report_only",
     "rlw",
+    "scalars",
     "sdmgrad",
     "shared_leaves",
     "skip_broken",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._checks import check_floating, leaf_path
+from jaxmtl._checks import check_floating, path_name
 from jaxmtl._platform import on_one_cpu
 from jaxmtl._task_names import in_written_order
 from jaxmtl._typing import Array, PyTree
@@ -143,13 +143,13 @@ def count_losses(losses: PyTree) -> int:
     for path, loss in named:
         if loss.ndim != 0 and not (loss.ndim == 1 and len(named) == 1):
             raise ValueError(
-                f"The loss {leaf_path(path)!r} has shape {loss.shape}, but a loss must be a scalar"
+                f"The loss {path_name(path)!r} has shape {loss.shape}, but a loss must be a scalar"
                 " (or all of them one array of shape (T,)): reduce it over the batch, with"
                 " jnp.mean, say. If it is no loss but auxiliary data, pass has_aux=True."
             )
         if not jnp.issubdtype(loss.dtype, jnp.floating):
             raise ValueError(
-                f"The loss {leaf_path(path)!r} has type {loss.dtype}, but only real floating-point"
+                f"The loss {path_name(path)!r} has type {loss.dtype}, but only real floating-point"
                 " losses can be differentiated."
             )
     num_tasks = len(named) if named[0][1].ndim == 0 else named[0][1].shape[0]
