@@ -18,6 +18,8 @@ Methods whose weights come from the gradients
 Combinators, from balancer to balancer
     ``on_shared``, ``prioritise``, ``with_fixed``, ``every``, ``smooth``, ``warm_up``,
     ``skip_broken``, ``report_only``; before a balancer in a chain ``per_task``
+Which method suits these losses
+    ``compare``, of a ``Problem``, gives a ``Comparison``
 Reading a state
     ``find_state``, ``by_task``, ``scalars``, ``diagnostics``
 A method of one's own
@@ -106,20 +108,26 @@ def __getattr__(name: str) -> Any:
     """Load on first use what needs more than jax and optax."""
     if name in ("plotting", "problems"):
         return importlib.import_module(f"jaxmtl.{name}")
+    if name in ("Comparison", "Problem", "compare"):
+        found = "problems" if name == "Problem" else "comparison"
+        return getattr(importlib.import_module(f"jaxmtl.{found}"), name)
     raise AttributeError(f"module 'jaxmtl' has no attribute {name!r}")
 
 
 __all__ = [
     "Balancer",
     "BalancerState",
+    "Comparison",
     "Given",
     "Preparation",
+    "Problem",
     "Reporting",
     "Timing",
     "Weighting",
     "aligned_mtl",
     "by_task",
     "cagrad",
+    "compare",
     "conflict_free",
     "cosmos",
     "db_mtl",
