@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmtl._checks import path_name
 from jaxmtl._typing import TaskVector
@@ -49,13 +50,14 @@ def common_names(known: TaskNames | None = None, /, **values: TaskVector | None)
             as_written = _names(_with_order_kept(value))
             # The order that is not the sorted one is the one that could have been meant.
             written = as_written if written is None or as_written != names else written
-        elif value is not None and argument not in by_position:
+        elif value is not None and argument not in by_position and not _all_equal(value):
             by_position.append(argument)
     if len(set(named.values())) > 1:
         raise ValueError(
             "The tasks must bear the same names in the same order everywhere, but they are "
             + "; ".join(f"{', '.join(names)} in {argument}" for argument, names in named.items())
-            + "."
+            + ". Give them in the same kind of tree: JAX sorts the names of a dict, not those of an"
+            " OrderedDict or a named tuple."
         )
     names = next(iter(named.values()), None)
     if names is not None and written is not None and names != written and by_position:
@@ -81,19 +83,37 @@ def in_written_order(tree: Any, written: Any) -> Any:
     """The tree with its dicts in the order of those of a tree of the same structure."""
     if type(tree) is dict:
         return {key: in_written_order(tree[key], value) for key, value in written.items()}
-    if type(tree) in (list, tuple):
-        return type(tree)(map(in_written_order, tree, written))
+    if isinstance(tree, list | tuple):
+        return _like(tree, list(map(in_written_order, tree, written)))
     return tree
+
+
+def _like(sequence: Any, values: list[Any]) -> Any:
+    """Values in a sequence of the same type, which may be a named tuple."""
+    is_named = hasattr(sequence, "_fields")
+    return type(sequence)(*values) if is_named else type(sequence)(values)
 
 
 def _with_order_kept(tree: Any) -> Any:
     """The tree with dicts that JAX does not sort."""
-    if type(tree) is dict:
+    if isinstance(tree, dict):
         entries = {key: _with_order_kept(value) for key, value in tree.items()}
         return collections.OrderedDict(entries)
-    if type(tree) in (list, tuple):
-        return type(tree)(map(_with_order_kept, tree))
+    if isinstance(tree, list | tuple):
+        return _like(tree, list(map(_with_order_kept, tree)))
     return tree
+
+
+def _all_equal(value: Any) -> bool:
+    """Whether all values are the same, so that it does not matter which goes where.
+
+    Of arrays on a device nobody can tell without waiting for them.
+    """
+    leaves = jax.tree.leaves(value)
+    if not leaves or any(isinstance(leaf, jax.Array) for leaf in leaves):
+        return False
+    values = np.concatenate([np.ravel(leaf) for leaf in leaves])
+    return bool(np.all(values == values[0]))
 
 
 @functools.cache

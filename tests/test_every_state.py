@@ -127,6 +127,20 @@ def test_the_state_of_another_method_is_refused():
             make(left).update(grads, states[right], losses=np.ones(3), **needed(left, grads))
 
 
+@pytest.mark.parametrize("name", ["db_mtl", "graddrop", "excess_mtl"])
+def test_what_a_method_keeps_of_the_gradients_is_another_method_s(name):
+    balancer, state = make("equal"), make(name).init(PARAMS)._replace(method=())
+    with pytest.raises(ValueError, match="made by another method: it holds task_weights, prep"):
+        balancer.update(as_tree(np.ones((3, 10))), state)
+
+
+def test_a_random_key_of_another_kind_is_said_to_be_one():
+    balancer = jaxmtl.rlw(0, num_tasks=3)
+    state = jaxmtl.rlw(jax.random.key(0, impl="rbg"), num_tasks=3).init(PARAMS)
+    with pytest.raises(ValueError, match="made for another kind of random key"):
+        balancer.update(as_tree(np.ones((3, 10))), state)
+
+
 def test_what_is_no_state_at_all_is_refused_on_every_route():
     balancer, params = jaxmtl.equal(num_tasks=2), jnp.ones(2)
 

@@ -1,5 +1,6 @@
 """Which value goes to which task: by name, or in the order of the sorted names, and then said."""
 
+import collections
 import warnings
 from typing import NamedTuple
 
@@ -12,6 +13,10 @@ import jaxmtl
 from jaxmtl import _task_names
 
 GRADS = jnp.eye(2)
+
+
+class Holder(NamedTuple):
+    both: dict
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +69,7 @@ def test_values_by_name_and_names_in_order_are_no_matter(run):
     run(jaxmtl.static({"depth": 1.0, "beauty": 2.0}), active={"depth": True, "beauty": False})
     run(jaxmtl.uncertainty(2, kinds="regression"))
     run(jaxmtl.mgda())
+    run(jaxmtl.static([2.0, 2.0]), active=[True, True])  # whichever goes where
     balancer = jaxmtl.static([1.0, 2.0])
     balancer.update(GRADS, balancer.init(jnp.ones(2)), losses={"a": 1.0, "b": 2.0})
     balancer.update(GRADS, balancer.init(jnp.ones(2)), losses=[1.0, 2.0])
@@ -83,7 +89,7 @@ def test_names_made_of_digits_are_names():
     by_name = jaxmtl.static(numbers)
     grads, state = jnp.eye(12), by_name.init(jnp.ones(12))
     with pytest.warns(UserWarning, match="losses are given by position"):
-        by_name.update(grads, state, losses=[1.0] * 12)
+        by_name.update(grads, state, losses=list(range(12)))
     whole = {int(n): value for n, value in numbers.items()}
     with pytest.raises(ValueError, match=r"0, 1, 10, 11, 2, .* in the balancer's values; 0, 1, 2"):
         by_name.update(grads, state, losses=whole)
@@ -126,3 +132,29 @@ def test_by_position_within_with_fixed():
         jaxmtl.with_fixed(jaxmtl.static([3.0, 4.0]), kinds)
     with pytest.raises(ValueError, match="but they are a, c in weights and a, d in the balancer"):
         jaxmtl.with_fixed(jaxmtl.static({"a": 3.0, "d": 4.0}), kinds)
+
+
+def test_by_position_within_with_fixed_beside_losses_in_another_order():
+    kinds = {"a": "balanced", "b": "balanced", "c": 0.1}
+    balancer = jaxmtl.with_fixed(jaxmtl.prioritise(jaxmtl.normalize(), [1.0, 2.0]), kinds)
+    with pytest.warns(UserWarning, match="priorities are given by position"):
+        balancer.update(
+            jnp.eye(3, 2), balancer.init(jnp.zeros(2)), losses={"b": 1.0, "a": 1.0, "c": 1.0}
+        )
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        collections.defaultdict(float, {"b": 1.0, "a": 2.0}),
+        Holder({"b": 1.0, "a": 2.0}),
+        [{"b": 1.0, "a": 2.0}],
+    ],
+    ids=["defaultdict", "named tuple", "list"],
+)
+def test_dicts_within_other_trees_are_sorted_too(losses):
+    balancer = jaxmtl.prioritise(jaxmtl.equal(), [1.0, 2.0])
+    with pytest.warns(UserWarning, match="priorities are given by position"):
+        balancer.update(jnp.eye(2), balancer.init(jnp.zeros(2)), losses=losses)
+    ordered = collections.OrderedDict([("b", 1.0), ("a", 2.0)])
+    balancer.update(jnp.eye(2), balancer.init(jnp.zeros(2)), losses=ordered)

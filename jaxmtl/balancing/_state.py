@@ -43,17 +43,20 @@ def check_state(balancer: Balancer, state: Any, dtype: Any) -> None:
     check_is_state(state)
     came, wanted = state._replace(preparation=()), balancer.state_like(dtype)
     structures: tuple[Any, Any] = jax.tree.structure(came), jax.tree.structure(wanted)
-    if structures[0] != structures[1]:
+    kept = balancer.preparation is None and jax.tree.leaves(state.preparation)
+    if kept or structures[0] != structures[1]:
         raise ValueError(
-            f"The state was made by another method: it holds {_outline(came)}, but this balancer"
+            f"The state was made by another method: it holds {_outline(state)}, but this balancer"
             f" keeps {_outline(wanted)}. {cure}"
         )
     entries = zip(jax.tree.leaves_with_path(came), jax.tree.leaves(wanted), strict=True)
     for (path, leaf), like in entries:
         if jnp.shape(leaf) != like.shape:
+            where = jax.tree_util.keystr(path)
+            kind = "kind of random key" if where.endswith("key_data") else "number of tasks"
             raise ValueError(
-                f"The state was made for another number of tasks: state{jax.tree_util.keystr(path)}"
-                f" has shape {jnp.shape(leaf)}, but this balancer keeps {like.shape} there. {cure}"
+                f"The state was made for another {kind}: state{where} has shape {jnp.shape(leaf)},"
+                f" but this balancer keeps {like.shape} there. {cure}"
             )
 
 

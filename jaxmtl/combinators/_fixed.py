@@ -75,6 +75,8 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
     if names.names is not None and inner.names is not None:
         written = tuple(name for name in names.written or () if name in kept)
         common_names(inner.names._replace(names=kept, written=written))
+        by_position = (*inner.names.by_position, *names.by_position)
+        names = names._replace(by_position=tuple(dict.fromkeys(by_position)))
     constants = np.zeros(len(entries))
     if numbers:
         constants[~balanced] = constant_vector("weights", np.array(numbers))

@@ -130,7 +130,10 @@ def _duality_gap(inner: Array, weights: Array, active: Array) -> tuple[Array, Ar
     lengths = weights @ jnp.sqrt(jnp.diagonal(inner))
     error = jnp.finfo(inner.dtype).eps * lengths**2
     gap = jnp.maximum(value - jnp.min(slopes, where=active, initial=jnp.inf), 0)
-    return gap * reciprocal(jnp.maximum(value, error)), value, error
+    unit = jnp.maximum(value, error)
+    # A value that float32 does not hold, of lengths spread over 1e19 or more, bounds no gap.
+    lost = (gap > 0) & (unit < jnp.finfo(inner.dtype).tiny)
+    return jnp.where(lost, jnp.inf, gap * reciprocal(unit)), value, error
 
 
 def _frank_wolfe(

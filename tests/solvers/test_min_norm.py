@@ -126,3 +126,13 @@ def test_float64():
         point = min_norm(jnp.asarray(j @ j.T), tolerance=1e-14)
         assert point.weights.dtype == jnp.float64
         assert duality_gap(j, np.asarray(point.weights)) < 1e-11
+
+
+def test_a_gap_that_float32_does_not_hold_is_no_gap_of_zero():
+    """Lengths spread over 1e20: the products of the shortest vector are lost."""
+    lengths = np.array([1e-10, 1.0, 1e10])[:, None]
+    j = np.random.default_rng(1).standard_normal((3, 4)) * lengths
+    point = solve(j)
+    cosines = j @ (point.weights @ j)
+    assert cosines.min() < 0
+    assert point.gap > 0.5
