@@ -21,9 +21,16 @@ pytestmark = pytest.mark.usefixtures("quick_compiler")
 NAMES = list(METHODS)
 
 
-def each(names):
-    """All tests of a method in one worker, which compiles its update once."""
-    params = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+def each(names, soon=None):
+    """All tests of a method in one worker, which compiles its update once.
+
+    Of what is compiled for each method once more, those not in ``soon`` run in the second stage.
+    """
+    later = [] if soon is None else [name for name in names if name not in soon]
+    marks = {name: [pytest.mark.slow] if name in later else [] for name in names}
+    params = [
+        pytest.param(name, marks=[pytest.mark.xdist_group(name), *marks[name]]) for name in names
+    ]
     return pytest.mark.parametrize("name", params)
 
 
@@ -32,6 +39,7 @@ every_method = each(NAMES)
 # is compiled once more takes a second or two.
 SOME = ["static", "uncertainty", "rlw", "gradnorm", "pcgrad", "mgda", "upgrad", "moco", "graddrop"]
 some_methods = each(SOME)
+some_methods_soon = each(NAMES, soon=SOME)
 PARAMS = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(4)}
 LOSSES = (1.5, 0.5, 2.5, 1.0, 3.0, 0.7, 1.2, 0.9)
 # What optax.inject_hyperparams must leave alone, besides the numbers of this and that.
@@ -238,7 +246,7 @@ def test_permuting_the_tasks_changes_nothing_where_no_order_is_drawn_or_given(na
     assert max(errors) < 1e-5 if METHODS[name].any_order else max(errors) > 1e-2
 
 
-@every_method
+@some_methods_soon
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_updates_keep_their_type_and_the_solve_does_not_lose_it(name, dtype):
     balancer = make(name)
@@ -329,7 +337,7 @@ def test_without_num_tasks_the_state_is_just_as_stable(name):
     chex.assert_trees_all_equal_shapes_and_dtypes(state, new_state)
 
 
-@every_method
+@some_methods_soon
 def test_vmap_over_seeds(name):
     _, update = jitted(name)
     stacks = np.stack([references.gradients(s, 3, 10, kind="conflicting") for s in range(4)])

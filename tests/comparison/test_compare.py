@@ -140,6 +140,7 @@ def with_state(at):
     )
 
 
+@pytest.mark.slow
 def test_a_network_with_a_state_and_random_keys():
     counted = jaxmtl.compare(with_state("steps"), ["equal"], references=False, **QUICK)
     np.testing.assert_array_equal(counted.metrics["equal"]["sine"], 20)
@@ -152,6 +153,7 @@ def test_a_network_with_a_state_and_random_keys():
         assert len(set(values.tolist())) == 3
 
 
+@pytest.mark.slow
 def test_one_seed_at_a_time_where_there_are_convolutions():
     def losses(params, batch):
         image = batch["x"].reshape(-1, 1, 1, 1)
@@ -170,6 +172,7 @@ def test_one_seed_at_a_time_where_there_are_convolutions():
     assert _training.Trainer(complete(PROBLEM), steps=2, seeds=4, seeds_at_once=3).at_once == 2
 
 
+@pytest.mark.slow
 def test_a_method_that_diverges_is_a_row_that_says_so():
     def explodes(T, key):
         return jaxmtl.static([1e30] * T)
@@ -186,6 +189,7 @@ def test_a_method_that_diverges_is_a_row_that_says_so():
     assert any("diverged: explodes on 3 of 3 seeds" in sentence for sentence in found.verdict)
 
 
+@pytest.mark.slow
 def test_tasks_may_be_missing():
     def active(batch):
         return {"sine": True, "square": jnp.mean(batch["x"]) > 10}
@@ -195,6 +199,7 @@ def test_tasks_may_be_missing():
     np.testing.assert_array_equal(found.outcomes["equal"].weights[:, 1], 0)
 
 
+@pytest.mark.slow
 def test_the_learning_rate_is_chosen_on_validation():
     problem = dataclasses.replace(PROBLEM, validation=DATA)
     rates = [1e-6, 0.05]

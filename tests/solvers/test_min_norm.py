@@ -11,6 +11,8 @@ from jaxmtl.balancing import _gram
 from jaxmtl.solvers import min_norm
 from tests.references import J2, J3, duality_gap, gradients, min_norm_weights
 
+LATER = pytest.mark.slow
+
 solve = jax.jit(lambda j: min_norm(_gram.gramian([j])))
 solve_gram = jax.jit(min_norm)
 
@@ -27,7 +29,7 @@ def test_reference_numbers():
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "aligned", "deficient"])
-@pytest.mark.parametrize("num", [2, 3, 4, 8, 16, 32, 64])
+@pytest.mark.parametrize("num", [2, 3, 4, 8, 16, pytest.param(32, marks=LATER), 64])
 def test_gap_of_vectors_of_equal_length(num, kind):
     for seed in range(5):
         j = gradients(seed, num, 300, kind=kind)
