@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import jax
 
-from jaxmtl._checks import check_num_tasks, typed_key
+from jaxmtl._checks import check_num_tasks
 from jaxmtl._typing import Array
 from jaxmtl.balancing._base import Balancer
+from jaxmtl.balancing._random_keys import typed_key
 from jaxmtl.coordinates.graddrop import graddrop
 from jaxmtl.coordinates.trimmed_mean import trimmed_mean
 from jaxmtl.gradients.aligned_mtl import aligned_mtl

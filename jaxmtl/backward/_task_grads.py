@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxmtl._checks import check_count
+from jaxmtl._checks import check_argnums, check_callable, check_flag, static_count
 from jaxmtl.backward._linearise import linearise, pull_back_each
 
 
@@ -39,7 +39,8 @@ def value_and_task_grads(
       ``((losses, aux), grads)``; ``losses`` keeps the structure in which ``fun`` returns it.
 
     Raises:
-      ValueError: when called, where ``fun`` returns anything but real scalars or one (T,) array.
+      ValueError: where an argument is not of its kind; when called, where ``fun`` returns anything
+        but real scalars or one (T,) array.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl
@@ -52,9 +53,11 @@ def value_and_task_grads(
       [[2. 4.]
        [1. 1.]]
     """
-
+    check_callable("fun", fun, "of arrays that returns the losses")
+    argnums = check_argnums(argnums)
+    check_flag("has_aux", has_aux)
     if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
+        chunk_size = static_count("chunk_size", chunk_size)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         at = linearise(fun, argnums, has_aux, args, kwargs)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._checks import check_count, optional_num_tasks
+from jaxmtl._checks import optional_num_tasks, static_count
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
@@ -44,8 +44,8 @@ def krum(num_byzantine: int, *, num_selected: int = 1, num_tasks: int | None = N
       Blanchard et al., `Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent
       <https://papers.nips.cc/paper/6617>`_, 2017
     """
-    check_count("num_byzantine", num_byzantine, 0)
-    check_count("num_selected", num_selected)
+    static_count("num_byzantine", num_byzantine, 0)
+    static_count("num_selected", num_selected)
 
     def check(num: int) -> None:
         least = max(num_byzantine + 3 if num_byzantine else 1, num_selected)

@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_count, check_num_tasks, check_share, typed_key
+from jaxmtl._checks import check_count, check_num_tasks, check_share
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import solve_dtype
+from jaxmtl.balancing._random_keys import typed_key
 from jaxmtl.gradients._shares import average_shares
 
 
