@@ -61,9 +61,14 @@ def task_mask(name: str, value: TaskVector, num_tasks: int | None = None) -> Arr
 
 
 def constant_vector(
-    name: str, value: TaskVector, num_tasks: int | None = None, *, above: float | None = None
+    name: str,
+    value: TaskVector,
+    num_tasks: int | None = None,
+    *,
+    above: float | None = None,
+    least: float | None = None,
 ) -> Array:
-    """Read a constant per-task vector: finite numbers and, where asked for, above a bound."""
+    """Read a constant per-task vector: finite and, where asked for, above a bound or no less."""
     vector = task_vector(name, value, num_tasks)
     if vector.dtype == bool:
         raise ValueError(f"{name} must hold one number per task, but it is {shown(value)}.")
@@ -71,6 +76,8 @@ def constant_vector(
         values, limits = np.asarray(vector, dtype=float), np.finfo(np.float32)
         if not np.all(np.abs(values) <= limits.max):
             raise ValueError(f"{name} must be finite in float32, but it is {values}.")
+        if least is not None and not np.all(values >= least):
+            raise ValueError(f"{name} must be at least {least} for every task, but it is {values}.")
         if above is not None and not np.all(values > above):
             raise ValueError(f"{name} must be above {above} for every task, but it is {values}.")
         if above is not None and not np.all(values >= limits.tiny):

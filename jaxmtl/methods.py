@@ -72,9 +72,11 @@ class Method(NamedTuple):
       descends_all: whether the update conflicts with no task.
       any_order: whether permuting the tasks permutes the weights.
       non_negative: whether no weight is ever below zero.
-      rows: what scaling single gradients by positive numbers does: the update is "linear" in them,
-        or its "direction" stays, or all of it is the "same"; "" where nothing is claimed.
-      combines: whether the update is the sum of this step's gradients times the task weights.
+      rows: what scaling single gradients by positive numbers does, at all steps alike: the update
+        is "linear" in them, or its "direction" stays, or both, or all of it is the "same"; "" where
+        nothing is claimed.
+      combines: whether the update is, at every step, the sum of the step's own gradients times the
+        task weights.
       needs: further arguments of ``update`` that it cannot do without.
     """
 
@@ -245,7 +247,7 @@ METHODS: dict[str, Method] = {
         "learned: residuals fall alike",
         "Wang 2022",
         lambda t, key: ntk(t),
-        identical=lambda t: t * (0.9 + 0.1 * t),
+        identical=float,
         needs=("ntk_traces",),
         rows="linear",
     ),
@@ -268,7 +270,8 @@ METHODS: dict[str, Method] = {
         "averaged: equal norms",
         "Wang 2021",
         lambda t, key: lr_annealing(t),
-        identical=lambda t: t * (0.9 + 0.1 * t),
+        identical=float,
+        rows="linear",
     ),
     "vqgan_adaptive": Method(
         "adversaries as long as the others",
@@ -363,7 +366,7 @@ METHODS: dict[str, Method] = {
         identical=float,
         descends_all=True,
         non_negative=False,
-        rows="direction",
+        rows="linear and direction",
     ),
     "aligned_mtl": Method(
         "nearest orthogonal gradients of one length",
@@ -381,6 +384,7 @@ METHODS: dict[str, Method] = {
         "tracked gradients, learned min-norm weights",
         "Fernando 2023",
         lambda t, key: moco(t),
+        combines=False,
     ),
     "modo": Method(
         "learned min-norm weights, from further batches",

@@ -75,6 +75,27 @@ def first_update(name, j, losses=None, active=None):
     return update(as_tree(j), balancer.init(PARAMS), losses, active)
 
 
+def run(name, stacks, losses=None):
+    """The updates and the weights of one step after the other."""
+    stacks = np.asarray(stacks)
+    balancer, update = jitted(name, stacks.shape[1])
+    if losses is None:
+        losses = np.random.default_rng(0).exponential(size=stacks.shape[:2]) + 0.2
+    state, updates, weights = balancer.init(PARAMS), [], []
+    for j, now in zip(stacks, np.asarray(losses, np.float32), strict=True):
+        d, state = update(as_tree(j), state, now, np.ones(len(j), bool))
+        updates.append(as_vector(d))
+        weights.append(np.asarray(state.task_weights, np.float64))
+    return np.array(updates), np.array(weights)
+
+
+def draws(first, num_tasks, spread=0.0, kind="conflicting", steps=2):
+    """Other gradients at each step."""
+    return np.stack(
+        [references.gradients(first + s, num_tasks, 10, spread, kind) for s in range(steps)]
+    )
+
+
 def assert_same_state(left, right):
     chex.assert_trees_all_equal(*(jax.tree.map(_plain, state) for state in (left, right)))
 
@@ -114,21 +135,29 @@ def test_zero_and_negative_losses_never_ascend_a_task(name):
         assert np.all(j @ as_vector(updates) >= 0)
 
 
-@each(n for n in NAMES if METHODS[n].non_negative)
-def test_weights_are_not_negative(name):
-    rng = np.random.default_rng(0)
-    for seed in range(20):
-        j = references.gradients(seed, 3, 10, 2, kind="conflicting")
-        _, state = first_update(name, j, losses=rng.exponential(size=3))
-        assert np.all(state.task_weights >= 0)
+# Claims, and that a method that claims less does so for a reason: over several steps, since what a
+# method keeps from the first one may break at the second what the first seemed to show.
 
 
-@each(n for n in NAMES if METHODS[n].combines)
-def test_weights_combine_the_gradients(name):
-    j = references.gradients(4, 3, 10, kind="conflicting")
-    updates, state = first_update(name, j)
-    expected = np.asarray(state.task_weights, np.float64) @ j
-    assert references.relative_error(as_vector(updates), expected) < 1e-6
+@every_method
+def test_weights_are_negative_only_where_the_table_says_so(name):
+    weights = [
+        run(name, draws(100 * seed, 3, 2.0, kind))[1]
+        for seed in range(5)
+        for kind in ("conflicting", "aligned")
+    ]
+    assert (np.min(weights) >= 0) == METHODS[name].non_negative
+
+
+@every_method
+def test_weights_combine_the_gradients_of_the_step(name):
+    stacks = draws(4, 3)
+    updates, weights = run(name, stacks)
+    errors = [
+        references.relative_error(d, w @ j)
+        for d, w, j in zip(updates, weights, stacks, strict=True)
+    ]
+    assert max(errors) < 1e-6 if METHODS[name].combines else max(errors) > 1e-2
 
 
 @every_method
@@ -150,45 +179,63 @@ def test_length_on_identical_gradients(name, num_tasks):
     assert references.relative_error(as_vector(updates), expected) < 1e-5
 
 
-@each(n for n in NAMES if METHODS[n].rows)
+# What the table's instances do though their methods do not promise it: of a single largest loss; of
+# a single reconstruction loss, until its ratio is clipped.
+NOT_PROMISED = {
+    ("tchebycheff", "direction"),
+    ("vqgan_adaptive", "direction"),
+    ("vqgan_adaptive", "linear"),
+}
+
+
+@every_method
 def test_scaling_single_gradients(name):
-    for seed in range(5):
-        j = references.gradients(seed, 3, 10, kind="conflicting")
+    errors = {"linear": 0.0, "same": 0.0, "direction": 0.0}
+    for seed in range(2):
+        stacks = draws(100 * seed, 3)
         scale = 10.0 ** np.random.default_rng(seed).uniform(-2, 2, size=3)
 
-        def scaled(factors, j=j):
-            return as_vector(first_update(name, np.asarray(factors)[:, None] * j)[0])
+        def scaled(factors, stacks=stacks):
+            return run(name, np.asarray(factors)[:, None] * stacks)[0][-1]
 
         plain, together = scaled(np.ones(3)), scaled(scale)
-        if METHODS[name].rows == "linear":
-            # Of a function linear in positive factors, the value at their sum is the sum of values.
-            tasks = np.diag(scale) + 1e-3
-            expected = sum(scaled(row) for row in tasks)
-            together = scaled(tasks.sum(axis=0))
-        elif METHODS[name].rows == "same":
-            expected = plain
-        else:
-            expected = plain / np.linalg.norm(plain) * np.linalg.norm(together)
-        assert references.relative_error(together, expected) < 1e-4
+        # Of a function linear in positive factors, the value at their sum is the sum of values.
+        tasks = np.diag(scale) + 1e-3
+        turned = plain / np.linalg.norm(plain) * np.linalg.norm(together)
+        for claim, found, expected in [
+            ("linear", scaled(tasks.sum(axis=0)), sum(scaled(row) for row in tasks)),
+            ("same", together, plain),
+            ("direction", together, turned),
+        ]:
+            errors[claim] = max(errors[claim], references.relative_error(found, expected))
+    claims = METHODS[name].rows
+    for claim, error in errors.items():
+        if claim in claims or (claim == "direction" and claims == "same"):
+            assert error < 1e-4, claim
+        elif (name, claim) not in NOT_PROMISED:
+            assert error > 1e-3, f"{claim} holds, and might be claimed"
 
 
-@each(n for n in NAMES if METHODS[n].descends_all)
-@pytest.mark.parametrize("spread", [0.0, 3.0])
-def test_non_conflicting_methods_descend_every_task(name, spread):
-    for seed in range(20):
-        j = references.gradients(seed, 5, 10, spread, kind="conflicting")
-        d = as_vector(first_update(name, j)[0])
-        cosines = j @ d / np.linalg.norm(j, axis=1) / np.linalg.norm(d)
-        assert cosines.min() >= -1e-5
+@every_method
+def test_methods_conflict_with_a_task_only_where_they_may(name):
+    promised, worst = METHODS[name].descends_all, np.inf
+    for seed in range(10 if promised else 3):
+        for spread in (0.0, 3.0):
+            stacks = draws(100 * seed, 5, spread)
+            for j, d in zip(stacks, run(name, stacks)[0], strict=True):
+                cosines = j @ d / np.linalg.norm(j, axis=1) / np.linalg.norm(d)
+                worst = min(worst, cosines.min())
+    assert worst >= -1e-5 if promised else worst < -1e-2
 
 
-@each(n for n in NAMES if METHODS[n].any_order)
-def test_permuting_the_tasks_changes_nothing(name):
-    j, order = references.gradients(7, 5, 10, spread=1), np.array([3, 0, 4, 1, 2])
-    losses = np.array(LOSSES[:5])
-    straight, _ = first_update(name, j, losses)
-    permuted, _ = first_update(name, j[order], losses[order])
-    assert references.relative_error(as_vector(permuted), as_vector(straight)) < 1e-5
+@every_method
+def test_permuting_the_tasks_changes_nothing_where_no_order_is_drawn_or_given(name):
+    stacks, order = draws(7, 5, 1.0), np.array([3, 0, 4, 1, 2])
+    losses = np.stack([LOSSES[:5], LOSSES[2:7]])
+    straight, _ = run(name, stacks, losses)
+    permuted, _ = run(name, stacks[:, order], losses[:, order])
+    errors = [references.relative_error(p, s) for p, s in zip(permuted, straight, strict=True)]
+    assert max(errors) < 1e-5 if METHODS[name].any_order else max(errors) > 1e-2
 
 
 @every_method

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import jaxmtl
-from tests.references import Adam, relative_error
+from tests.references import Adam, as_vector, min_norm_weights, relative_error
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -185,6 +185,60 @@ def test_stacked_gradients_accumulate_and_are_balanced_once():
     np.testing.assert_allclose(flat(grads), flat(all_grads), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(flat(updates), flat(all_updates), atol=1e-6)
     np.testing.assert_allclose(state.task_weights, all_state.task_weights, atol=1e-6)
+
+
+def in_pieces(fun, **axes):
+    mean = optax.microbatching.AccumulationType.MEAN
+    return optax.microbatch(
+        jaxmtl.value_and_task_grads(fun), argnums=1, microbatch_size=2, accumulator=mean, **axes
+    )
+
+
+def stacked_losses(params, x):
+    """A batch of its own for each task, (T, B, 9), one program for all."""
+    p = jnp.concatenate([params["w"].reshape(-1), params["b"]])
+    return jnp.mean(jnp.sum(jnp.sin(x * p[None, None] + x), axis=-1), axis=1)
+
+
+def named_losses(params, x):
+    """The same, each loss written for itself."""
+    return {f"task {i}": stacked_losses(params, x[i][None])[0] for i in range(4)}
+
+
+X_TASKS = RNG.normal(size=(4, 6, 9)).astype(np.float32)
+# The derivative of the mean of sin(x p + x) at p = 0.
+J_TASKS = np.mean(X_TASKS * np.cos(X_TASKS, dtype=np.float64), axis=1)
+
+
+@pytest.mark.parametrize("fun", [stacked_losses, named_losses])
+def test_batches_with_a_task_axis_are_cut_along_the_next(fun):
+    """Against the gradients of the whole batch in NumPy: axis 1 holds the examples."""
+    losses, grads = jax.jit(in_pieces(fun, in_axes=1))(PARAMS, X_TASKS)
+    np.testing.assert_allclose(flat(grads), J_TASKS, rtol=1e-4, atol=1e-6)
+    expected = np.mean(np.sum(np.sin(X_TASKS, dtype=np.float64), axis=-1), axis=1)
+    np.testing.assert_allclose(as_vector(losses), expected, rtol=1e-5, atol=1e-6)
+    balancer = jaxmtl.mgda(num_tasks=4)
+    updates, _ = jax.jit(balancer.update)(grads, balancer.init(PARAMS), losses=losses)
+    assert relative_error(flat(updates), min_norm_weights(J_TASKS) @ J_TASKS) < 1e-3
+
+
+def test_batches_cut_along_their_task_axis_are_refused_where_it_can_be_seen():
+    """Pairs of tasks pass for micro-batches: two losses come where there are four."""
+    losses, grads = jax.jit(in_pieces(stacked_losses))(PARAMS, X_TASKS)
+    assert flat(grads).shape == (2, 9)
+    balancer = jaxmtl.mgda(num_tasks=4)
+    with pytest.raises(ValueError, match="built for 4 tasks, but 2 came"):
+        balancer.update(grads, balancer.init(PARAMS), losses=losses)
+    by_name = jaxmtl.static({f"task {i}": 1.0 for i in range(4)})
+    with pytest.raises(ValueError, match="built for 4 tasks, but 2 came"):
+        by_name.update(grads, by_name.init(PARAMS), losses=losses)
+
+
+def test_where_the_losses_index_their_tasks_nothing_shows_that_they_were_cut():
+    """Why the README says in_axes=1: JAX takes the last task for an index beyond the end."""
+    _, grads = jax.jit(in_pieces(named_losses))(PARAMS, X_TASKS)
+    assert flat(grads).shape == (4, 9)
+    assert relative_error(flat(grads), J_TASKS) > 0.1
 
 
 def test_multi_steps_balances_each_micro_batch_and_averages():
@@ -390,6 +444,33 @@ def test_a_mask_around_the_balancer_leaves_the_other_leaves_stacked():
         optax.apply_updates(PARAMS, updates)
     with jax.numpy_rank_promotion("allow"):
         assert optax.apply_updates(PARAMS, updates)["b"].shape == (T, 3)
+
+
+def test_leaves_frozen_behind_the_balancer_still_count_in_the_gramian():
+    """The leaves that move may then go against a task; on_shared leaves the frozen ones out."""
+    j = np.zeros((T, 9))
+    j[:, :2] = [[1.0, 0.2], [-2.0, 1.0], [0.5, 1.0]]  # of "w", which is trained
+    j[:, 6:] = np.diag([8.0, 0.5, 6.0])  # of "b", which is frozen
+    freeze = optax.partition(
+        {"train": optax.sgd(1.0), "freeze": optax.set_to_zero()}, {"w": "train", "b": "freeze"}
+    )
+
+    def slopes(balancer):
+        optimizer = optax.chain(balancer, freeze)
+        updates, _ = jax.jit(optimizer.update)(as_tree(j), optimizer.init(PARAMS), PARAMS)
+        np.testing.assert_array_equal(updates["b"], np.zeros(3))
+        return j @ -flat(updates)  # how fast each loss falls, to first order
+
+    trained = j[:, :6]
+    for balancer, weights in [
+        (jaxmtl.mgda(), min_norm_weights(j)),
+        (jaxmtl.on_shared(jaxmtl.mgda(), lambda path: path != "b"), min_norm_weights(trained)),
+    ]:
+        expected = trained @ (weights @ trained)
+        np.testing.assert_allclose(slopes(balancer), expected, rtol=1e-4, atol=1e-5)
+    # The README's figures.
+    np.testing.assert_allclose(slopes(jaxmtl.mgda()).min(), -1.29, atol=0.005)
+    np.testing.assert_allclose(slopes(balancer).min(), 0.20, atol=0.005)
 
 
 def test_ahead_of_the_balancer_optimizers_see_one_stack():

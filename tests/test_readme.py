@@ -12,6 +12,7 @@ import pytest
 from flax import linen, nnx
 
 import jaxmtl
+from tests.references import as_vector, relative_error
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -31,6 +32,13 @@ def test_the_first_example_runs_as_pasted_and_trains(capsys):
     exec(lean, names)
     assert jax.tree.structure(names["grad"]) == jax.tree.structure(names["params"])
     assert np.all(names["state"].task_weights > 0)
+    (in_pieces,) = [block for block in BLOCKS if "optax.microbatch(" in block]
+    exec(in_pieces, names)
+    for i, task in enumerate(("depth", "labels")):
+        whole = jax.grad(lambda p, task=task: names["losses_fn"](p, names["batch"])[task])
+        expected = as_vector(whole(names["params"]))
+        grad = as_vector(jax.tree.map(lambda leaf, i=i: leaf[i], names["grads"]))
+        assert relative_error(grad, expected) < 1e-5
 
 
 X = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)

@@ -54,7 +54,7 @@ def test_binary_prior():
     [
         (
             lambda: theory.zero_output_cross_entropy(1),
-            "num_classes must be a whole number of at least 2",
+            "must be a whole number of at least 2",
         ),
         (lambda: theory.prior_cross_entropy([0.0, 0.0]), "frequencies must be"),
         (lambda: theory.prior_cross_entropy([0.5, -0.5]), "frequencies must be"),

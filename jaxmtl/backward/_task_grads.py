@@ -36,11 +36,16 @@ def value_and_task_grads(
 
     Returns:
       A function of the same arguments that returns ``(losses, grads)``, or
-      ``((losses, aux), grads)``; ``losses`` keeps the structure in which ``fun`` returns it.
+      ``((losses, aux), grads)``; ``losses`` keeps the structure in which ``fun`` returns it. A loss
+      or gradient that is not finite stays in its own row, also where several losses share what
+      broke; but losses that one operation makes together, such as one ``jax.vmap`` over the tasks,
+      go back through it together, and zero times NaN is NaN in every row. There, replace missing
+      labels before they meet a prediction, ``jnp.where(mask, labels, 0.0)``.
 
     Raises:
       ValueError: where an argument is not of its kind; when called, where ``fun`` returns anything
-        but real scalars or one (T,) array.
+        but real scalars or one (T,) array (with ``has_aux``, a pair of that and something), or a
+        parameter is no real floating-point array.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl

@@ -27,6 +27,7 @@ class Given(NamedTuple):
       finite_losses: (T,) bool, also of the tasks that ``skip_broken`` has left out; True at absent
         ones.
       finite_gradients: the same of the gradients, where a report or ``skip_broken`` asks for it.
+      named: (T,) bool, by the argument's name: where the one task is that the user gave by name.
     """
 
     losses: Any
@@ -36,6 +37,7 @@ class Given(NamedTuple):
     extra: dict[str, Array] = {}  # noqa: RUF012 (never written to)
     finite_losses: Any = None
     finite_gradients: Any = None
+    named: dict[str, Array] = {}  # noqa: RUF012 (never written to)
 
 
 class Weighting(NamedTuple):
@@ -50,6 +52,7 @@ class Weighting(NamedTuple):
       names: the tasks' names where the user gave something by name; the losses must then bear the
         same ones. None where nothing was given for each task.
       extra: names of further arguments of ``update``, one number per task, that the method needs.
+      named: arguments of the method, each with the name of one task: ``("reference", "residual")``.
     """
 
     init: Callable[[Any], PyTree]
@@ -58,6 +61,7 @@ class Weighting(NamedTuple):
     num_tasks: int | None
     names: TaskNames | None = None
     extra: frozenset[str] = frozenset()
+    named: tuple[tuple[str, str], ...] = ()
 
 
 class Preparation(NamedTuple):

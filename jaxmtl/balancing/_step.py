@@ -40,7 +40,14 @@ def read_inputs(
                 f"This method reads the {name}, but none came: call"
                 f" update(grads, state, params, {name}={name}){cheap * (name != 'losses')}."
             )
-    common_names(weighting.names, **({"losses": losses, "active": active} | needed))
+    names = common_names(weighting.names, **({"losses": losses, "active": active} | needed)).names
+    for argument, name in weighting.named:
+        if name not in (names or ()):
+            raise ValueError(
+                f"{argument} is the task {name!r}, but the losses bear"
+                f" {'no names' if names is None else 'the names ' + ', '.join(names)}: call"
+                f" update(grads, state, params, losses=losses) with a dict of losses that has it."
+            )
     mask = jnp.ones(num_tasks, bool)
     if active is not None:
         mask = jnp.asarray(task_mask("active", active, num_tasks))
@@ -56,6 +63,10 @@ def read_inputs(
         mask,
         extra={name: read(name, extra[name]) for name in sorted(weighting.extra)},
         finite_losses=jnp.ones(num_tasks, bool) if values is None else jnp.isfinite(values),
+        named={
+            argument: jnp.asarray([name == other for other in names or ()])
+            for argument, name in weighting.named
+        },
     )
 
 

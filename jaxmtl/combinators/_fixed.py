@@ -11,7 +11,7 @@ from jaxmtl._task_names import common_names
 from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import rebuild
-from jaxmtl.balancing._base import Balancer, Given, Weighting, check_balancer
+from jaxmtl.balancing._base import Balancer, Given, check_balancer
 from jaxmtl.balancing._described import described
 
 
@@ -98,7 +98,7 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
         some = jnp.asarray(some)  # NumPy's float64, where they are constants
         return with_constants(some), state
 
-    weighting = Weighting(inner.init, update, inner.reads, len(entries), names, inner.extra)
+    weighting = inner._replace(update=update, num_tasks=len(entries), names=names)
     timing = balancer.timing
     if timing is not None:
         of_start = timing.before

@@ -26,8 +26,9 @@ def per_task(
     A non-finite gradient enters the state of its own task for good, where ``tx`` has one. To drop
     it, wrap: ``per_task(optax.apply_if_finite(tx, n), T)`` gives that task a zero gradient and
     leaves its state alone. A zero gradient still takes part in the balance (the min-norm point of
-    ``mgda`` is then zero); to balance the other tasks as if it were absent, pass
-    ``active=jnp.isfinite(losses)`` as well.
+    ``mgda`` is then zero). To balance the other tasks as if it were absent, behind a ``tx`` without
+    state, such as clipping, ``skip_broken(balancer)`` finds the gradient as it came; behind others
+    say so yourself, with ``active``.
 
     Args:
       tx: any optax transformation that keeps the shape of its gradients, such as

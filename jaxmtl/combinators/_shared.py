@@ -34,8 +34,10 @@ def on_shared(balancer: Balancer, shared: LeafSelector, heads: str = "own") -> B
       heads: "own" or "weighted".
 
     Returns:
-      The restricted balancer. A frozen leaf needs no mention: its stacked gradient is zero (or it
-      is None in the tree), and so is its update.
+      The restricted balancer. A leaf whose stacked gradient is zero, by ``jax.lax.stop_gradient``,
+      or that is None in the tree, needs no mention. One that the optimizer behind the balancer
+      freezes, by ``optax.set_to_zero``, does: it still has gradients, and counts in the Gramian
+      unless ``shared`` leaves it out.
 
     Raises:
       ValueError: for an unknown ``heads``; at the first update, where the mask does not fit the

@@ -4,13 +4,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxmtl._checks import check_share, optional_num_tasks
-from jaxmtl._typing import Array, PyTree
+from jaxmtl._checks import check_probability, optional_num_tasks
+from jaxmtl._task_names import common_names
+from jaxmtl._task_values import task_vector
+from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.balancing._gram import solve_dtype
+from jaxmtl.balancing._gram import rows, solve_dtype
 from jaxmtl.balancing._random_keys import next_keys, stored, typed_key
 
 
@@ -21,17 +24,22 @@ class GradDropState(NamedTuple):
 
 
 @described
-def graddrop(key: Array | int, *, leak: float = 0.0, num_tasks: int | None = None) -> Balancer:
+def graddrop(
+    key: Array | int, *, leak: float | TaskVector = 0.0, num_tasks: int | None = None
+) -> Balancer:
     """Keep, at each coordinate, the gradients of one sign, drawn by how much that sign prevails.
 
     P = (1 + sum_i g_i / sum_i |g_i|) / 2 is the purity of the positive sign; with U uniform on
     [0, 1), the positive entries stay where U < P and the negative ones elsewhere, the others shrink
-    to ``leak`` of themselves; d is the sum over tasks.
+    to the share l_i of themselves; d is the sum over tasks.
 
     Args:
       key: a JAX random key (or an int seed); it is kept in the state and split at every step.
-      leak: the share that dropped entries keep, from 0 to below 1.
-      num_tasks: T, if the state is to keep the task weights, which are all 1.
+      leak: the share l_i that dropped entries keep, from 0 to 1: one number for all tasks, or a
+        (T,) array or tree of scalars with one for each. The gradient of a task with a leak of 1
+        comes through whole, and still counts in the purity.
+      num_tasks: T, if the state is to keep the task weights, which are all 1; known from ``leak``
+        where that has one number for each task.
 
     Returns:
       A balancer that works on coordinates, not on task weights: it reads neither losses nor
@@ -42,7 +50,8 @@ def graddrop(key: Array | int, *, leak: float = 0.0, num_tasks: int | None = Non
     those of a layer's activations, multiplied by their sign.
 
     Raises:
-      ValueError: for a ``leak`` outside [0, 1), or a ``key`` that is none.
+      ValueError: for a ``leak`` outside [0, 1] or of another length than ``num_tasks``, or a
+        ``key`` that is none; at update, where the losses have other names than ``leak``.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -57,12 +66,19 @@ def graddrop(key: Array | int, *, leak: float = 0.0, num_tasks: int | None = Non
       <https://arxiv.org/abs/2010.06808>`_, 2020
     """
     key = typed_key(key)
-    check_share("leak", leak)
+    num_tasks, names = optional_num_tasks(num_tasks), None
+    if jax.tree_util.all_leaves([leak]) and np.ndim(leak) == 0:
+        check_probability("leak", leak)
+    else:
+        names = common_names(leak=leak)
+        leak = task_vector("leak", leak, num_tasks)
+        num_tasks = leak.shape[0]
+        if not isinstance(leak, jax.core.Tracer) and not np.all((leak >= 0) & (leak <= 1)):
+            raise ValueError(f"leak must be from 0 to 1 for every task, but it is {leak}.")
 
     def mask(
         grads: PyTree, given: Given, state: GradDropState
     ) -> tuple[PyTree, PyTree, GradDropState]:
-        del given
         next_key, step_key = next_keys(state.key_data, key)
         leaves, treedef = jax.tree.flatten(grads)
 
@@ -72,9 +88,8 @@ def graddrop(key: Array | int, *, leak: float = 0.0, num_tasks: int | None = Non
             purity = (1 + jnp.sum(wide, axis=0) / jnp.where(size == 0, 1, size)) / 2
             # In float32 whatever the default type: the same key, the same choice.
             positive = jax.random.uniform(key, size.shape, jnp.float32) < purity
-            kept = jnp.where(
-                (wide > 0) == positive[None], leaf, jnp.asarray(leak, leaf.dtype) * leaf
-            )
+            share = jnp.broadcast_to(jnp.asarray(leak, leaf.dtype), given.active.shape)
+            kept = jnp.where((wide > 0) == positive[None], leaf, rows(share, leaf) * leaf)
             # A mask would drop what is not a number as if it were of the wrong sign.
             return jnp.where(jnp.isfinite(size)[None], kept, jnp.nan)
 
@@ -87,6 +102,6 @@ def graddrop(key: Array | int, *, leak: float = 0.0, num_tasks: int | None = Non
         return jnp.ones(given.active.shape), state
 
     return make_balancer(
-        Weighting(lambda dtype: (), ones, frozenset(), optional_num_tasks(num_tasks)),
+        Weighting(lambda dtype: (), ones, frozenset(), num_tasks, names),
         preparation=Preparation(lambda params: GradDropState(stored(key)), mask),
     )

@@ -1,14 +1,29 @@
-"""Weights that give each task an equal share of a size, averaged over the steps."""
+"""Weights that bring a size of every task to a common one, averaged over the steps."""
 
 import jax.numpy as jnp
 
 from jaxmtl._typing import Array
 
 
-def average_shares(weights: Array, sizes: Array, active: Array, decay: float) -> Array:
-    """w_i <- decay w_i + (1 - decay) sum_j a_j / a_i over the tasks present; 0 for a_i of zero."""
-    total = jnp.sum(jnp.where(active, sizes, 0))
-    usable = active & (sizes > 0)
-    new = jnp.where(usable, total / jnp.where(usable, sizes, 1), 0)
+def average_shares(
+    weights: Array, sizes: Array, active: Array, decay: float, reference: Array | None = None
+) -> Array:
+    """w_i <- decay w_i + (1 - decay) a / a_i for the tasks present; 0 for a_i of zero.
+
+    Args:
+      weights: (T,) weights so far.
+      sizes: (T,) sizes a_i.
+      active: (T,) bool.
+      decay: the share of the old weights.
+      reference: (T,) bool, the one task whose size is a and whose weight stays; if None, a is the
+        mean of a_j over the tasks present.
+    """
+    aimed_at = active if reference is None else active & reference
+    moving = active & jnp.any(aimed_at)
+    if reference is not None:
+        moving &= ~reference
+    common = jnp.sum(jnp.where(aimed_at, sizes, 0)) / jnp.maximum(jnp.sum(aimed_at), 1)
+    usable = moving & (sizes > 0)
+    new = jnp.where(usable, common / jnp.where(usable, sizes, 1), 0)
     share = jnp.asarray(decay, weights.dtype)
-    return jnp.where(active, share * weights + (1 - share) * new, weights)
+    return jnp.where(moving, share * weights + (1 - share) * new, weights)

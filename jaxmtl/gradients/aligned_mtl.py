@@ -22,10 +22,11 @@ def aligned_mtl(
     system of gradients then has the condition number one.
 
     Args:
-      preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
+      preference: (T,) array or tree of scalars p >= 0, not all 0; 1/T each if None (over the tasks
         present).
       scale: the common length s: the root of the smallest ("min"), of the median ("median") or of
-        the mean ("rmse") eigenvalue that is not zero.
+        the mean ("rmse") eigenvalue that is not zero; of an even number the lower median, as in the
+        authors' code.
       num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
 
     Returns:
@@ -38,8 +39,8 @@ def aligned_mtl(
     larger than its own rounding error.
 
     Raises:
-      ValueError: for an unknown ``scale``; where a preference is not above zero, or their number is
-        not that of the tasks.
+      ValueError: for an unknown ``scale``; where a preference is below zero or none is above it, or
+        their number is not that of the tasks.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -54,7 +55,7 @@ def aligned_mtl(
       <https://arxiv.org/abs/2305.19000>`_, 2023
     """
     check_choice("scale", scale, ("min", "median", "rmse"))
-    wanted = read_preference(preference, num_tasks)
+    wanted = read_preference(preference, num_tasks, zeros=True)
 
     def solve(given: Given) -> tuple[Array, Array, Array]:
         found = eigen(given.gramian)
@@ -74,7 +75,6 @@ def aligned_mtl(
 
 
 def _median(values: Array, kept: Array) -> Array:
+    """The lower of the two in the middle, where there are two."""
     ordered = jnp.sort(jnp.where(kept, values, jnp.inf))
-    count = jnp.sum(kept)
-    lower, upper = jnp.maximum((count - 1) // 2, 0), jnp.minimum(count // 2, len(values) - 1)
-    return (ordered[lower] + ordered[upper]) / 2
+    return ordered[jnp.maximum((jnp.sum(kept) - 1) // 2, 0)]

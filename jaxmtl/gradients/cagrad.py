@@ -25,11 +25,12 @@ def cagrad(c: float = 0.5, *, rescale: str = "none", num_tasks: int | None = Non
     Returns:
       A balancer that reads the Gramian. Scale: (1+c) g on T identical gradients g, before
       rescaling. Degree 1. Tasks with a gradient of zero count in the mean and not in the least
-      progress. Where gradients cancel, so that no direction serves all, their weights may be large.
-      The state keeps the solver's ``residual`` and ``iterations``.
+      progress. The state keeps the solver's ``residual`` and ``iterations``.
 
     Deviations from the paper: the exact solution by an active set, in place of a general solver or
-    of gradient steps.
+    of gradient steps. Where gradients cancel, so that no direction serves all, and the least
+    progress can be zero, many d have it, and this is the one nearest to the mean: at c >= 1 the
+    mean's projection on what no task objects to, which is zero where all gradients cancel.
 
     Raises:
       ValueError: for c < 0 or an unknown ``rescale``.

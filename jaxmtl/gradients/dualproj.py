@@ -13,10 +13,11 @@ def dualproj(preference: TaskVector | None = None, *, num_tasks: int | None = No
     """Project the weighted mean gradient on the dual cone of all gradients.
 
     d = project(sum_i p_i g_i), the nearest point of {d : <g_j, d> >= 0 for all j}; in weights,
-    w = argmin v'Gv over v >= p.
+    w = argmin v'Gv over v >= p. GEM has p = (1, 0, ..., 0): the gradient at hand, projected on what
+    the tasks remembered allow.
 
     Args:
-      preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
+      preference: (T,) array or tree of scalars p >= 0, not all 0; 1/T each if None (over the tasks
         present).
       num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
 
@@ -26,7 +27,8 @@ def dualproj(preference: TaskVector | None = None, *, num_tasks: int | None = No
       ``residual`` and ``iterations``.
 
     Raises:
-      ValueError: where a preference is not above zero, or their number is not that of the tasks.
+      ValueError: where a preference is below zero or none is above it, or their number is not that
+        of the tasks.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -40,7 +42,7 @@ def dualproj(preference: TaskVector | None = None, *, num_tasks: int | None = No
       Lopez-Paz & Ranzato, `Gradient Episodic Memory for Continual Learning
       <https://arxiv.org/abs/1706.08840>`_, 2017
     """
-    wanted = read_preference(preference, num_tasks)
+    wanted = read_preference(preference, num_tasks, zeros=True)
 
     def solve(given: Given) -> tuple[Array, Array, Array]:
         found = dual_cone(given.gramian, preferences(wanted, given), given.active)

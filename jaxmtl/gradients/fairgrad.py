@@ -20,17 +20,19 @@ def fairgrad(alpha: float, *, num_tasks: int | None = None) -> Balancer:
     ball; alpha = 1 is Nash-MTL, large alpha approaches the largest least utility.
 
     Args:
-      alpha: above zero.
+      alpha: from 0.1 to 10; not checked where it is traced.
       num_tasks: T, if the state is to keep the task weights.
 
     Returns:
       A balancer that reads the Gramian. Scale: ||d|| = T^(1/(1+alpha)) on T identical unit
       gradients. Degree (1-alpha)/(1+alpha). It conflicts with no task. Tasks with a gradient of
       zero take no part. The state keeps the solver's ``residual`` (largest relative violation of
-      the equation) and its ``iterations``.
+      the equation) and its ``iterations``. Over stacks whose lengths span 10^3, of any rank, a
+      float32 update is right to 2e-4 at alpha = 0.1, and to 2e-5 from 0.2 on; beyond 0.1 and 10 the
+      powers leave float32's range.
 
     Raises:
-      ValueError: where alpha is not above zero.
+      ValueError: where alpha is not from 0.1 to 10.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -44,8 +46,13 @@ def fairgrad(alpha: float, *, num_tasks: int | None = None) -> Balancer:
       Ban & Ji, `Fair Resource Allocation in Multi-Task Learning
       <https://arxiv.org/abs/2402.15638>`_, 2024
     """
-    if not isinstance(alpha, jax.Array) and not (isinstance(alpha, numbers.Real) and alpha > 0):
-        raise ValueError(f"alpha must be a number above 0, but it is {alpha!r}.")
+    if not isinstance(alpha, jax.Array) and not (
+        isinstance(alpha, numbers.Real) and 0.1 <= alpha <= 10
+    ):
+        raise ValueError(
+            f"alpha must be a number from 0.1 to 10, but it is {alpha!r}: beyond, powers of lengths"
+            " leave float32's range; 1 is Nash-MTL, and from 2 on the worst-off tasks count most."
+        )
 
     def solve(given: Given) -> tuple[Array, Array, Array]:
         found = barrier(given.gramian, alpha, given.active)

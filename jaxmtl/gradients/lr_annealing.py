@@ -1,46 +1,99 @@
-"""Learning-rate annealing: gradients brought to a common norm, slowly."""
+"""Learning-rate annealing: gradients brought to a common size, slowly."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmtl._checks import check_num_tasks, check_share
-from jaxmtl._typing import Array
+from jaxmtl._task_names import common_names
+from jaxmtl._task_values import task_vector
+from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
-from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import rows, solve_dtype
 from jaxmtl.gradients._shares import average_shares
 
 
-@described
-def lr_annealing(num_tasks: int, *, decay: float = 0.9) -> Balancer:
-    """Weigh by the running average of sum_j ||g_j|| / ||g_i||.
+class LRAnnealingState(NamedTuple):
+    """The (T,) averaged weights."""
 
-    w_i <- decay w_i + (1 - decay) sum_j ||g_j|| / ||g_i||, starting at one: what physics-informed
-    networks use to balance residual, boundary and initial losses. At rest all weighted gradients
-    have the same norm, the sum of the raw ones.
+    weights: Array
+
+
+@described
+def lr_annealing(
+    num_tasks: int, *, decay: float = 0.9, reference: int | str | TaskVector | None = None
+) -> Balancer:
+    """Weigh by the running average of mean_j ||g_j|| / ||g_i||, or of max |g_r| / mean |g_i|.
+
+    w_i <- decay w_i + (1 - decay) mean_j ||g_j|| / ||g_i||, starting at one: what jaxpi uses to
+    balance the residual, boundary and initial losses of physics-informed networks. At rest all
+    weighted gradients have the same norm, the mean of the raw ones.
+
+    With a reference task r, the residual, the weights of the others are brought to
+    max |g_r| / mean |g_i| over all entries, and its own stays one: the form of the first paper, and
+    of jinns. The largest entry is many times the mean one, so that here all other gradients end as
+    many times longer than the reference's.
 
     Args:
       num_tasks: T.
-      decay: the share of the old weights.
+      decay: the share of the old weights. (jinns calls the share of the *new* ones so.)
+      reference: the name of the reference task, such as "residual" (the losses are then passed to
+        ``update``, by name), its index, or one bool for each task, of which one is true.
 
     Returns:
-      A balancer that reads the Gramian. Scale: T (decay + (1 - decay) T) g on T identical gradients
-      g at the first step, T^2 g at rest. Degree 1 in a common factor of all gradients at all steps.
-      Absent tasks keep their weights. The usual practice is to ask every 1000 steps or so:
-      ``every(lr_annealing(T), 1000)``. Asked at each step, the default ``decay`` forgets within
-      tens of them, and the weights follow the noise of the batches: take 0.999 or so there.
+      A balancer that reads the Gramian; with a reference, the largest and the mean entries of the
+      stacked gradients of all leaves that it weighs. Scale: T g on T identical gradients g; with a
+      reference 1 + (T - 1) max |g| / mean |g| times g, at rest. Degree 1 in a common factor of all
+      gradients at all steps. Absent tasks keep their weights, and all do where the reference is
+      absent.
 
-    Deviations from the first paper: it divides the largest entry of the residual's gradient by the
-    mean entry of the others'; the norms are the form of the second, by the same authors.
+      Ask rarely, ``every(lr_annealing(T), 1000)``: at each step, with the default ``decay``, the
+      weights follow the noise of the points, and where the residual is nearly solved they leave
+      little for the rest. Burgers' equation (viscosity 0.01 / pi, three tanh layers of 32, new
+      points at each step, Adam), relative L2 errors, mean and standard deviation of five seeds:
+
+      ==================================  ========================  ==========================
+      weights                             4000 steps, rate 1e-3     8000 steps, 5e-3 to 0
+      ==================================  ========================  ==========================
+      one each                            0.426 (0.009)             0.132 (0.023)
+      every 1000 steps                    0.430 (0.007)             0.120 (0.051)
+      each step, decay 0.999              0.520 (0.013)             0.138 (0.055)
+      each step, decay 0.9                0.828 (0.046)             0.612 (0.221)
+      reference, every 1000 steps         0.332 (0.012)             0.286 (0.026)
+      reference, each step, decay 0.999   0.412 (0.027)             0.353 (0.028)
+      reference, each step, decay 0.9     0.479 (0.021)             0.391 (0.032)
+      ``ntk``, every 1000 steps           0.407 (0.011)             0.096 (0.035)
+      ``conflict_free``, each step        0.360 (0.042)             0.108 (0.014)
+      ``upgrad``, each step               0.406 (0.015)             0.071 (0.007)
+      ==================================  ========================  ==========================
+
+      With a reference, ``every`` saves no backward passes, since the stacked gradients are read at
+      each step.
+
+    Deviations from the papers: no constant is added to the sizes divided by, so that gradients of
+    any size are treated alike; a gradient of zero has weight zero. The mean entry is over all
+    parameters alike, where jinns takes the size of each leaf's mean, averaged over the leaves.
 
     Raises:
-      ValueError: for a ``decay`` outside [0, 1).
+      ValueError: for a ``decay`` outside [0, 1), a ``reference`` that is not one of T tasks; at
+        update, where the losses do not bear the name, or other names than ``reference``.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
+      >>> grads, params = jnp.array([[3.0, 0.0], [0.0, 1.0]]), jnp.zeros(2)
       >>> balancer = jaxmtl.lr_annealing(2, decay=0.0)
-      >>> updates, _ = balancer.update(jnp.diag(jnp.array([3.0, 1.0])), balancer.init(jnp.zeros(2)))
-      >>> print(updates.round(4))
-      [4. 4.]
+      >>> updates, _ = balancer.update(grads, balancer.init(params))
+      >>> print(updates)  # both as long as they are on average
+      [2. 2.]
+      >>> balancer = jaxmtl.lr_annealing(2, decay=0.0, reference=0)
+      >>> updates, _ = balancer.update(grads, balancer.init(params))
+      >>> print(updates)  # 3 / 0.5 times the second
+      [3. 6.]
 
     References:
       Wang, Teng & Perdikaris, `Understanding and Mitigating Gradient Flow Pathologies in
@@ -51,14 +104,55 @@ def lr_annealing(num_tasks: int, *, decay: float = 0.9) -> Balancer:
     """
     check_num_tasks(num_tasks)
     check_share("decay", decay)
+    by_name = isinstance(reference, str)
+    mask = None if reference is None or by_name else _read_reference(reference, num_tasks)
 
-    def update(given: Given, weights: Array) -> tuple[Array, Array]:
-        norms = jnp.sqrt(jnp.diagonal(given.gramian))
-        weights = average_shares(weights, norms, given.active, decay)
-        return weights, weights
+    def place(given: Given) -> Any:
+        return given.named["reference"] if by_name else mask
 
-    return make_balancer(
-        Weighting(
-            lambda dtype: jnp.ones(num_tasks, dtype), update, frozenset({"gramian"}), num_tasks
-        )
+    def init(dtype: jnp.dtype) -> LRAnnealingState:
+        return LRAnnealingState(jnp.ones(num_tasks, dtype))
+
+    def update(given: Given, state: LRAnnealingState) -> tuple[Array, LRAnnealingState]:
+        sizes = jnp.sqrt(jnp.diagonal(given.gramian))
+        weights = average_shares(state.weights, sizes, given.active, decay, place(given))
+        return weights, LRAnnealingState(weights)
+
+    def measure(grads: PyTree, given: Given, state: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+        leaves = [leaf.astype(solve_dtype([leaf])) for leaf in jax.tree.leaves(grads)]
+        entries = sum(leaf[0].size for leaf in leaves)
+
+        def over_leaves(reduce: Callable[..., Array]) -> Array:
+            each = [reduce(jnp.abs(leaf), axis=tuple(range(1, leaf.ndim))) for leaf in leaves]
+            return reduce(jnp.stack(each), axis=0)
+
+        sizes = jnp.where(place(given), over_leaves(jnp.max), over_leaves(jnp.sum) / entries)
+        # The same entry all along a row: of whichever leaves, the norms are as the sizes.
+        alike = jax.tree.map(lambda leaf: jnp.broadcast_to(rows(sizes, leaf), leaf.shape), grads)
+        return alike, grads, state
+
+    weighting = Weighting(
+        init,
+        update,
+        frozenset({"gramian"}),
+        num_tasks,
+        common_names(reference=None if np.ndim(mask) == 0 else reference),
+        named=(("reference", str(reference)),) if by_name else (),
     )
+    sized = None if reference is None else Preparation(lambda params: (), measure)
+    return make_balancer(weighting, preparation=sized)
+
+
+def _read_reference(reference: int | TaskVector, num_tasks: int) -> np.ndarray:
+    """One bool a task, of which one is true."""
+    if isinstance(reference, int | np.integer) and not isinstance(reference, bool):
+        mask = np.arange(num_tasks) == reference
+    else:
+        mask = np.asarray(task_vector("reference", reference, num_tasks))
+    if mask.dtype != bool or mask.sum() != 1:
+        raise ValueError(
+            f"reference must be the name or the index of one of the {num_tasks} tasks, or one bool"
+            " for each of them of which one is true, such as"
+            f' {{"boundary": False, "residual": True}}, but it is {reference!r}.'
+        )
+    return mask

@@ -41,8 +41,8 @@ def sdmgrad(
 
     Args:
       num_tasks: T.
-      preference: (T,) array or tree of scalars p, above zero, the weights of the preferred
-        direction; 1/T each if None (over the tasks present).
+      preference: (T,) array or tree of scalars p, not below zero and not all zero, the weights of
+        the preferred direction; 1/T each if None (over the tasks present).
       pull: how strongly the preferred direction counts: 0 is MGDA, much is the direction itself.
       optimizer: any optax optimizer for w, run separately for each task; by default
         ``optax.sgd(1.0, momentum=0.5)``. It starts afresh at each step of training, as in the
@@ -60,8 +60,8 @@ def sdmgrad(
 
     Raises:
       ValueError: for ``pull`` below 0 or ``iterations`` that are no positive int; where a
-        preference is not above zero; at update, where ``independent_grads`` are missing or do not
-        fit.
+        preference is below zero, or all are zero; at update, where ``independent_grads`` are
+        missing or do not fit.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -78,7 +78,7 @@ def sdmgrad(
     check_num_tasks(num_tasks)
     check_at_least("pull", pull, 0)
     check_count("iterations", iterations)
-    wanted = read_preference(preference, num_tasks)
+    wanted = read_preference(preference, num_tasks, zeros=True)
     learner = read_optimizer(optimizer, optax.sgd(1.0, momentum=0.5))
 
     def init(dtype: jnp.dtype) -> SDMGradState:

@@ -18,7 +18,7 @@ def upgrad(preference: TaskVector | None = None, *, num_tasks: int | None = None
     weights, w = sum_i argmin v'Gv over v >= p_i e_i.
 
     Args:
-      preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
+      preference: (T,) array or tree of scalars p >= 0, not all 0; 1/T each if None (over the tasks
         present).
       num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
 
@@ -28,7 +28,8 @@ def upgrad(preference: TaskVector | None = None, *, num_tasks: int | None = None
       the solver's largest ``residual`` and its ``iterations``.
 
     Raises:
-      ValueError: where a preference is not above zero, or their number is not that of the tasks.
+      ValueError: where a preference is below zero or none is above it, or their number is not that
+        of the tasks.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -42,7 +43,7 @@ def upgrad(preference: TaskVector | None = None, *, num_tasks: int | None = None
       Quinton & Rey, `Jacobian Descent for Multi-Objective Optimization
       <https://arxiv.org/abs/2406.16232>`_, 2024
     """
-    wanted = read_preference(preference, num_tasks)
+    wanted = read_preference(preference, num_tasks, zeros=True)
 
     def solve(given: Given) -> tuple[Array, Array, Array]:
         found = dual_cone(given.gramian, jnp.diag(preferences(wanted, given)), given.active)

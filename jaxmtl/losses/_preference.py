@@ -2,7 +2,9 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmtl._checks import optional_num_tasks
 from jaxmtl._task_names import TaskNames, common_names
@@ -29,13 +31,25 @@ class Preference(NamedTuple):
 
 
 def read_preference(
-    preference: TaskVector | None, num_tasks: int | None, ideal: TaskVector | None = None
+    preference: TaskVector | None,
+    num_tasks: int | None,
+    ideal: TaskVector | None = None,
+    *,
+    zeros: bool = False,
 ) -> Preference:
-    """Check a preference, an ideal point and the number of tasks against each other."""
+    """Check a preference, an ideal point and the number of tasks against each other.
+
+    With ``zeros``, a preference may be zero for some of the tasks, not for all.
+    """
     num_tasks = optional_num_tasks(num_tasks)
     vector, point = None, None
     if preference is not None:
-        vector = constant_vector("preference", preference, num_tasks, above=0.0)
+        bound = {"least": 0.0} if zeros else {"above": 0.0}
+        vector = constant_vector("preference", preference, num_tasks, **bound)
+        if not isinstance(vector, jax.core.Tracer) and not np.any(np.asarray(vector) > 0):
+            raise ValueError(
+                f"preference must be above 0 for at least one task, but it is {vector}."
+            )
         num_tasks = vector.shape[0]
     if ideal is not None:
         point = constant_vector("ideal", ideal, num_tasks)

@@ -21,7 +21,7 @@ def cosmos(
     preference says gives way.
 
     Args:
-      preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
+      preference: (T,) array or tree of scalars p >= 0, not all 0; 1/T each if None (over the tasks
         present). It may be traced, and is then not checked: a front is one ``jax.vmap`` over
         preferences, and a step that trains a network conditioned on its preference, as the paper
         does, draws one (``jax.random.dirichlet``) and builds the balancer around it (the state
@@ -37,8 +37,8 @@ def cosmos(
       to within their rounding, w = p.
 
     Raises:
-      ValueError: where a preference is not above zero, beta below it, or the number of values is
-        not that of the tasks; at update, where ``losses`` are missing.
+      ValueError: where beta or a preference is below zero, no preference above it, or the number of
+        values is not that of the tasks; at update, where ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -53,7 +53,7 @@ def cosmos(
       <https://arxiv.org/abs/2103.13392>`_, 2021
     """
     check_at_least("beta", beta, 0)
-    wanted = read_preference(preference, num_tasks)
+    wanted = read_preference(preference, num_tasks, zeros=True)
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         vector = preferences(wanted, given)

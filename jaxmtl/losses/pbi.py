@@ -25,7 +25,7 @@ def pbi(
     gives way. On the ray itself, where d2 has no gradient, w = u.
 
     Args:
-      preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
+      preference: (T,) array or tree of scalars p >= 0, not all 0; 1/T each if None (over the tasks
         present). Losses proportional to p are aimed at: the larger p_i, the larger L_i may be. It
         may be traced, and is then not checked: a front is one ``jax.vmap`` over preferences, and a
         step that trains a network conditioned on its preference draws one and builds the balancer
@@ -43,8 +43,8 @@ def pbi(
     go on falling. Losses nearer to the ray than their rounding count as on it.
 
     Raises:
-      ValueError: where a preference is not above zero, theta below it, or the number of values is
-        not that of the tasks; at update, where ``losses`` are missing.
+      ValueError: where theta or a preference is below zero, no preference above it, or the number
+        of values is not that of the tasks; at update, where ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -59,7 +59,7 @@ def pbi(
       <https://doi.org/10.1109/TEVC.2007.892759>`_, 2007
     """
     check_at_least("theta", theta, 0)
-    wanted = read_preference(preference, num_tasks, ideal)
+    wanted = read_preference(preference, num_tasks, ideal, zeros=True)
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         ray, _ = direction_and_length(preferences(wanted, given))

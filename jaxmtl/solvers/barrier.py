@@ -15,7 +15,7 @@ class Barrier(NamedTuple):
 
     Attributes:
       weights: (T,) weights, above zero; zero for absent and zero vectors.
-      residual: max_i |w_i^(1/a) (G w)_i - 1|, 0 where it is exact.
+      residual: max_i |w_i^(1/a) (G w)_i - 1|, 0 where it is exact; infinite where out of range.
       iterations: Newton steps.
     """
 
@@ -47,8 +47,10 @@ def barrier(
 
     Returns:
       A ``Barrier``. Where positive weights make the combination vanish, no solution exists; the
-      weights then are large, and the residual says that they solve nothing. Not differentiable in
-      reverse mode.
+      weights then are large, and the residual says that they solve nothing. So it does where the
+      powers of an extreme a are out of range: the weights of parallel vectors are in the ratios of
+      the -a-th powers of their lengths, and t spans the -1/a-th. Not differentiable in reverse
+      mode.
 
     Raises:
       ValueError: where the Gramian is not square.
@@ -79,7 +81,8 @@ def barrier(
     # One common factor for t, so that its spread sits around one; x carries its power back.
     log_t = jnp.where(present, (1 - 1 / alpha) * jnp.log(scale), 0)
     centre = jnp.sum(log_t) / jnp.maximum(jnp.sum(present), 1)
-    t = jnp.exp(jnp.where(present, log_t - centre, 0))
+    log_t = jnp.where(present, log_t - centre, 0)
+    t = jnp.exp(log_t)
 
     def newton(carry: Any) -> Any:
         x, iterations, before, _ = carry
@@ -102,8 +105,8 @@ def barrier(
         return jnp.where(go_on, x * (1 + damped), x), iterations + go_on, residual, go_on
 
     with jax.default_matmul_precision("highest"):
-        # The solution if no two vectors had anything in common.
-        start = (t / jnp.diagonal(matrix)) ** (alpha / (1 + alpha))
+        # The solution if no two vectors had anything in common, a number whatever t is.
+        start = jnp.exp((log_t - jnp.log(jnp.diagonal(matrix))) * (alpha / (1 + alpha)))
         infinite = jnp.full((), jnp.inf, start.dtype)
         x, iterations, _, _ = lax.while_loop(
             lambda carry: carry[3] & (carry[1] < max_iterations),
@@ -112,5 +115,7 @@ def barrier(
         )
         balance = x * (matrix @ x) / (t * x ** (1 - 1 / alpha))
         residual = jnp.max(jnp.abs(jnp.where(present, balance - 1, 0)))
+        # Powers out of range leave 0/0, which tells nothing of the weights but that they are wrong.
+        residual = jnp.where(jnp.isnan(residual) & jnp.all(jnp.isfinite(x)), jnp.inf, residual)
     weights = scale * x * jnp.exp(centre * alpha / (1 + alpha))
     return Barrier(jnp.where(present, weights, 0), residual, iterations)

@@ -99,8 +99,9 @@ def min_norm(
             gap, _, _ = _duality_gap(inner, weights, present)
             return MinNorm(weights, gap, jnp.zeros((), jnp.int32))
         walked, iterations = _frank_wolfe(inner, present, tolerance, max_iterations)
-        polished = _polish(inner, present, walked > 0)
         gap, _, _ = _duality_gap(inner, walked, present)
+        # A point that still conflicts after all steps is near one of no length.
+        polished = _polish(inner, present, walked > 0, gap > 1)
         polished_gap, _, _ = _duality_gap(inner, polished, present)
         # The polish can fail where the support is degenerate; a NaN loses the comparison.
         better = (polished_gap < gap) & (jnp.sum(polished) > 0)
@@ -166,9 +167,15 @@ def _frank_wolfe(
     return weights, iterations
 
 
-def _polish(inner: Array, active: Array, support: Array) -> Array:
-    """Solve the problem without its lengths on a guess of the support."""
+def _polish(inner: Array, active: Array, support: Array, cancels: Array) -> Array:
+    """Solve the problem without its lengths on a guess of the support.
+
+    Where vectors cancel, C x >= s has no solution. (C + r r') x >= r, r ~ s, always has one, on the
+    same ray where the first has one, at the cost of some digits.
+    """
     scaled, scale = equilibrate(inner)
-    x = complementarity(scaled, -scale, support, active, max_iterations=_MAX_SUPPORT_CHANGES).z
+    r = scale / jnp.max(scale)
+    bent = scaled + jnp.where(cancels, 1, 0) * r[:, None] * r[None, :]
+    x = complementarity(bent, -scale, support, active, max_iterations=_MAX_SUPPORT_CHANGES).z
     weights = x * scale
     return weights * reciprocal(jnp.sum(weights))

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxmtl
@@ -44,6 +45,32 @@ def test_an_update_compiles_nothing_the_third_time(name):
         nonlocal state
         _, state = balancer.update(grads, state, losses=losses, **extra)
 
+    assert compiled_at_the_third_call(step) == 0
+
+
+COMBINED = {
+    "every": lambda: jaxmtl.every(jaxmtl.upgrad(num_tasks=3), 2),
+    "warm_up": lambda: jaxmtl.warm_up(jaxmtl.pcgrad(0, num_tasks=3), 4, ramp=2),
+    "smooth": lambda: jaxmtl.smooth(jaxmtl.prioritise(jaxmtl.mgda(num_tasks=3), [1, 2, 3.0]), 0.5),
+    "with_fixed": lambda: jaxmtl.with_fixed(jaxmtl.mgda(), ["balanced", 0.5, "balanced"]),
+    "on_shared": lambda: jaxmtl.on_shared(
+        jaxmtl.skip_broken(jaxmtl.mgda()), {"a": True, "b": False}
+    ),
+}
+
+
+@pytest.mark.parametrize("combined", COMBINED)
+def test_a_combinator_in_a_chain_compiles_nothing_the_third_time(combined):
+    clip = jaxmtl.per_task(optax.clip_by_global_norm(1.0), 3)
+    optimizer = optax.chain(clip, COMBINED[combined](), optax.adam(0.1))
+    grads, losses = as_tree(gradients(0, 3, 10)), jnp.asarray(LOSSES[:3])
+    state = optimizer.init(PARAMS)
+
+    def step():
+        nonlocal state
+        _, state = optimizer.update(grads, state, PARAMS, losses=losses)
+
+    step()  # held weights: two steps of each kind
     assert compiled_at_the_third_call(step) == 0
 
 

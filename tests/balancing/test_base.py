@@ -55,7 +55,7 @@ def test_every_message_names_a_cure():
     [
         (
             lambda: jaxmtl.mgda(num_tasks=0),
-            "num_tasks must be a whole number of at least 1, but it is 0",
+            "must be a whole number of at least 1, but it is 0",
         ),
         (lambda: jaxmtl.gradnorm(2, alpha=np.float32(-1)), "alpha must be a number of at least 0"),
         (lambda: jaxmtl.gradnorm(2, alpha="1.5"), "alpha must be a number of at least 0"),

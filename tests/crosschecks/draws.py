@@ -48,6 +48,27 @@ def stack(rng, num, kind, spread):
     return exact.units(j) * 10.0 ** rng.uniform(-spread, 0, size=(num, 1))
 
 
+DEPENDENT = ("rank", "duplicates", "all cancel", "some cancel", "opposite pairs")
+
+
+def dependent(seed, num, kind):
+    """Rows of any rank below their number, or of which some or all cancel: in float64."""
+    rng = np.random.default_rng([seed, num, DEPENDENT.index(kind)])
+    j, half = rng.normal(size=(num, num + 2)), (num + 1) // 2
+    if kind == "rank":
+        rank = 1 + seed % (num - 1)
+        j = rng.normal(size=(num, rank)) @ rng.normal(size=(rank, num + 2))
+    if kind == "duplicates":
+        j[half:] = j[: num - half]
+    if kind == "all cancel":
+        j[-1] = -rng.uniform(0.2, 1, size=num - 1) @ j[:-1]
+    if kind == "some cancel":
+        j[half] = -rng.uniform(0.2, 1, size=half) @ j[:half]
+    if kind == "opposite pairs":
+        j[half:] = -j[: num - half] * rng.uniform(0.3, 3, size=(num - half, 1))
+    return exact.units(rng.permutation(j)) * 10.0 ** rng.uniform(-1, 0, size=(num, 1))
+
+
 @functools.cache
 def draws(num):
     """All draws of T tasks."""

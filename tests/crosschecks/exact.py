@@ -72,7 +72,11 @@ def mgda(j):
 
 
 def cagrad(j, c):
-    """The point nearest to the mean with progress t for all; t is the root of distance = radius."""
+    """The point nearest to the mean with progress t for all; t is the root of distance = radius.
+
+    Where vectors cancel, no t above zero is for all, and zero is the most if the radius reaches it.
+    """
+    stationary = room(j) < 1e-7
     j = coordinates(j)
     j = j / np.linalg.norm(j.mean(axis=0))
     unit, size, mean = units(j), lengths(j), j.mean(axis=0)
@@ -89,10 +93,14 @@ def cagrad(j, c):
     def beyond(t):
         return np.linalg.norm(step(t) @ unit) - c
 
-    low, width = np.min(j @ mean), c * size.min()
-    while beyond(low + width) < 0:
+    at_zero = _repel(unit, mean)
+    if stationary and np.linalg.norm(at_zero @ unit) <= c * (1 + 1e-12):
+        return 1 / len(j) + at_zero / size
+    low, width, most = np.min(j @ mean), c * size.min(), 0 if stationary else np.inf
+    while low + width < most and beyond(low + width) < 0:
         width *= 2
-    t = scipy.optimize.brentq(beyond, low, low + width, xtol=1e-300, rtol=1e-15)
+    high = min(low + width, most)
+    t = scipy.optimize.brentq(beyond, low, high, xtol=1e-300, rtol=1e-15)
     return 1 / len(j) + step(t) / size
 
 
@@ -126,8 +134,9 @@ def fairgrad(j, alpha):
     return x / size * np.exp(log_t.mean() / (1 + power))
 
 
-def _equal_cosines(j):
-    return np.linalg.solve(units(j) @ units(j).T, np.ones(len(j))) / lengths(j)
+def _equal_cosines(j, ratios=1):
+    inverse = np.linalg.pinv(units(j), rcond=1e-12)
+    return inverse.T @ inverse @ (ratios * np.ones(len(j))) / lengths(j)
 
 
 def imtl_g(j):
@@ -135,13 +144,16 @@ def imtl_g(j):
     return w / abs(w.sum())
 
 
-def conflict_free(j):
-    w = _equal_cosines(j)
+def conflict_free(j, ratios=1):
+    w = _equal_cosines(j, ratios)
     return w * (j @ (w @ j)).sum() / np.sum((w @ j) ** 2)
 
 
-def aligned_mtl(j, scale="min"):
-    """From the singular values of the vectors; the vectors must be independent."""
-    left, values, _ = np.linalg.svd(coordinates(j))
-    square = {"min": np.min, "median": np.median, "rmse": np.mean}[scale](values**2)
-    return np.sqrt(square) * (left / values) @ left.mean(axis=0)
+def aligned_mtl(j, scale="min", preference=None):
+    """From the singular values of the vectors that are not zero."""
+    left, values, _ = np.linalg.svd(coordinates(j), full_matrices=False)
+    left, values = left[:, values > 1e-12 * values[0]], values[values > 1e-12 * values[0]]
+    lower_median = lambda x: np.sort(x)[(len(x) - 1) // 2]  # noqa: E731
+    square = {"min": np.min, "median": lower_median, "rmse": np.mean}[scale](values**2)
+    p = np.ones(len(j)) / len(j) if preference is None else preference
+    return np.sqrt(square) * (left / values) @ (p @ left)

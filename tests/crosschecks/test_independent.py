@@ -228,8 +228,7 @@ def test_against_torchjd(case):
 
 @pytest.mark.parametrize("scale", ["rmse", "median"])
 def test_scales_of_aligned_mtl_against_torchjd(scale):
-    """Of an odd number: of an even one TorchJD takes the lower median, the package the usual."""
-    for j in (j for j in EVEN if len(j) % 2):
+    for j in EVEN:
         theirs = through_torchjd(lambda t: t.aggregation.AlignedMTL(scale_mode=scale), j)
         assert relative_error(update_of(j, "aligned_mtl", scale=scale), theirs) < 1e-10
 

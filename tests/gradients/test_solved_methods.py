@@ -9,6 +9,7 @@ import pytest
 import scipy.optimize
 
 import jaxmtl
+from tests.crosschecks import exact
 from tests.references import J2, J3, gradients, relative_error
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -95,6 +96,31 @@ def test_fair_weights_are_stationary_and_right(num, spread, alpha):
             assert relative_error(d, expected @ j) < 1e-5
 
 
+@pytest.mark.parametrize("alpha", [0.1, 10.0])
+def test_fair_weights_of_parallel_gradients(alpha):
+    """g_i = l_i g with ||g|| = 1 has w_i = (l_i W)^(-a), W^(1+a) = sum_i l_i^(1-a)."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        lengths, g = 10 ** rng.uniform(-1, 0, size=20), exact.units(rng.normal(size=(1, 100)))[0]
+        d, state = direction(jaxmtl.fairgrad(alpha, num_tasks=20), np.outer(lengths, g))
+        total = np.sum(lengths ** (1 - alpha)) ** (1 / (1 + alpha))
+        assert relative_error(d, total * g) < 1e-5
+        np.testing.assert_allclose(state.task_weights, (lengths * total) ** -alpha, rtol=1e-4)
+        assert state.method.residual < 1e-4
+
+
+def test_a_report_out_of_range_breaks_no_step():
+    """Traced, alpha is not checked: weights are numbers, and the residual says they are wrong."""
+    j = np.geomspace(1e-3, 1, 20)[:, None] * np.random.default_rng(0).normal(size=(1, 100))
+    both_ways = j * np.resize([1, -1], (20, 1))  # no direction serves all, whatever alpha
+    for grads, alphas in [(j, (1e-3, 0.02, 50.0, 1e4)), (both_ways, (1e-3, 0.1, 1.0, 1e4))]:
+        for alpha in alphas:
+            d, state = direction(jaxmtl.fairgrad(jnp.asarray(alpha), num_tasks=20), grads)
+            assert np.all(np.isfinite(d))
+            assert np.all(np.isfinite(state.task_weights))
+            assert state.method.residual > 1e-3
+
+
 def test_nash_has_its_length_at_any_size():
     balancer = jaxmtl.nash_mtl()
     for exponent in (-12, 0, 12):
@@ -175,14 +201,36 @@ def test_preferences():
     d, state = direction(jaxmtl.upgrad({"a": 0.7, "b": 0.2, "c": 0.1}), np.eye(3))
     np.testing.assert_allclose(state.task_weights, p, rtol=1e-6)
     for make in (jaxmtl.upgrad, jaxmtl.dualproj):
-        with pytest.raises(ValueError, match="preference must be above 0"):
-            make([1.0, 0.0])
         with pytest.raises(ValueError, match="preference holds 2 values, but there are 3 tasks"):
             make([1.0, 1.0], num_tasks=3)
     with pytest.raises(ValueError, match="c must be a number of at least 0"):
         jaxmtl.cagrad(-1.0)
-    with pytest.raises(ValueError, match="alpha must be a number above 0"):
-        jaxmtl.fairgrad(0.0)
+    for alpha in (0.0, -1.0, 0.09, 20.0, float("nan"), "1"):
+        with pytest.raises(ValueError, match=r"alpha must be a number from 0\.1 to 10"):
+            jaxmtl.fairgrad(alpha)
+
+
+ZEROS = {
+    "dualproj": lambda j, p: p + scipy.optimize.nnls(j.T, -p @ j)[0],
+    "upgrad": lambda j, p: sum(x + scipy.optimize.nnls(j.T, -x @ j)[0] for x in np.diag(p)),
+    "aligned_mtl": lambda j, p: exact.aligned_mtl(j, preference=p),
+    "conflict_free": exact.conflict_free,
+}
+
+
+@pytest.mark.parametrize("name", ZEROS)
+def test_preferences_of_zero(name):
+    """GEM's own is one for the task at hand and zero for those remembered."""
+    make = getattr(jaxmtl, name)
+    for p in ([1.0, 0.0, 0.0], [0.0, 0.3, 0.7]):
+        for seed in range(3):
+            j = gradients(seed, 3, 40, kind="conflicting")
+            d, _ = direction(make(p), j)
+            assert relative_error(d, ZEROS[name](j, np.array(p)) @ j) < 1e-5
+    with pytest.raises(ValueError, match="preference must be at least 0"):
+        make([1.0, -0.1])
+    with pytest.raises(ValueError, match="preference must be above 0 for at least one task"):
+        make([0.0, 0.0])
 
 
 @pytest.mark.parametrize("name", ["dualproj", "upgrad"])

@@ -65,10 +65,11 @@ def test_modo_step_by_step():
         assert relative_error(updates[t], w @ j) < 1e-5
 
 
-def test_sdmgrad_step_by_step():
+@pytest.mark.parametrize("preference", [[0.2, 0.5, 0.3], [0.0, 1.0, 0.0]])
+def test_sdmgrad_step_by_step(preference):
     first, second = batches(1), batches(2)
     independent = np.stack([first, second], axis=1)
-    preference = np.array([0.2, 0.5, 0.3])
+    preference = np.array(preference)
     balancer = as_pairs(jaxmtl.sdmgrad(3, preference=preference, pull=0.4, iterations=7))
     updates, weights, _ = run(balancer, NOISY, independent_grads=independent)
     w = np.full(3, 1 / 3)

@@ -259,8 +259,14 @@ def test_a_preference_can_be_an_injected_hyperparameter(make):
 
 @pytest.mark.parametrize("make", [stch, tchebycheff, pbi, cosmos])
 def test_wrong_preferences_are_refused(make):
-    with pytest.raises(ValueError, match="preference must be above 0"):
-        make([0.0, 1.0])
+    with pytest.raises(ValueError, match=r"preference must be (above|at least) 0"):
+        make([-1.0, 1.0])
+    if make in (stch, tchebycheff):  # a zero would still take part in the maximum
+        with pytest.raises(ValueError, match="preference must be above 0"):
+            make([0.0, 1.0])
+    else:
+        with pytest.raises(ValueError, match="preference must be above 0 for at least one task"):
+            make([0.0, 0.0])
     with pytest.raises(ValueError, match="preference holds 2 values, but there are 3 tasks"):
         make([1.0, 2.0], num_tasks=3)
     balancer = make({"a": 1.0, "b": 2.0})
@@ -287,3 +293,13 @@ def test_wrong_constants_are_refused():
         pbi(theta=-1)
     with pytest.raises(ValueError, match="beta must be a number of at least 0, but it is None"):
         cosmos(beta=None)
+
+
+def test_preferences_of_zero():
+    """A corner of the simplex: the ray of the first loss alone."""
+    losses = np.array([3.0, 4.0])
+    expected = {pbi: [1.0, 5.0], cosmos: [1 - 2 * 16 / 125, 2 * 12 / 125]}
+    for make, weights in expected.items():
+        np.testing.assert_allclose(
+            weights_of(make([1.0, 0.0]), jnp.array(losses)), weights, rtol=1e-6
+        )
