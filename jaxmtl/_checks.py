@@ -27,39 +27,40 @@ def optional_num_tasks(num_tasks: int | None) -> int | None:
     return None if num_tasks is None else check_num_tasks(num_tasks)
 
 
-def check_at_least(name: str, value: Any, minimum: float) -> None:
-    """Raise unless a finite number of at least ``minimum`` came."""
-    _check_number(
+def check_at_least(name: str, value: Any, minimum: float) -> Any:
+    """Read a finite number of at least ``minimum``."""
+    return _check_number(
         name, value, f"number of at least {minimum}", lambda x: minimum <= x and math.isfinite(x)
     )
 
 
-def check_share(name: str, value: Any) -> None:
-    """Raise unless a number from 0 to below 1 came."""
-    _check_number(name, value, "number from 0 to below 1", lambda x: 0 <= x < 1)
+def check_share(name: str, value: Any) -> Any:
+    """Read a number from 0 to below 1."""
+    return _check_number(name, value, "number from 0 to below 1", lambda x: 0 <= x < 1)
 
 
-def check_finite(name: str, value: Any) -> None:
-    """Raise unless a finite number came."""
-    _check_number(name, value, "finite number", math.isfinite)
+def check_finite(name: str, value: Any) -> Any:
+    """Read a finite number."""
+    return _check_number(name, value, "finite number", math.isfinite)
 
 
-def check_above(name: str, value: Any, bound: float) -> None:
-    """Raise unless a finite number above ``bound`` came."""
-    _check_number(
+def check_above(name: str, value: Any, bound: float) -> Any:
+    """Read a finite number above ``bound``."""
+    return _check_number(
         name, value, f"finite number above {bound}", lambda x: bound < x and math.isfinite(x)
     )
 
 
-def check_probability(name: str, value: Any) -> None:
-    """Raise unless a number from 0 to 1 came."""
-    _check_number(name, value, "number from 0 to 1", lambda x: 0 <= x <= 1)
+def check_range(name: str, value: Any, least: float, most: float, why: str = "") -> Any:
+    """Read a number from ``least`` to ``most``."""
+    kind = f"number from {least} to {most}"
+    return _check_number(name, value, kind, lambda x: least <= x <= most, why=why)
 
 
-def check_count(name: str, value: Any, minimum: int = 1) -> None:
-    """Raise unless a whole number of at least ``minimum`` came."""
+def check_count(name: str, value: Any, minimum: int = 1) -> Any:
+    """Read a whole number of at least ``minimum``."""
     kind = f"whole number of at least {minimum}"
-    _check_number(name, value, kind, lambda x: minimum <= x < 2**31, (jnp.integer,))
+    return _check_number(name, value, kind, lambda x: minimum <= x < 2**31, (jnp.integer,))
 
 
 def static_count(name: str, value: Any, minimum: int = 1) -> int:
@@ -202,19 +203,29 @@ def _check_number(
     kind: str,
     fits: Callable[[Any], bool],
     kinds: Sequence[Any] = (jnp.floating, jnp.integer),
-) -> None:
+    why: str = "",
+) -> Any:
+    """Read a number as Python's; a traced one as it is."""
     number = _number(value, kinds)
     traced = isinstance(number, jax.core.Tracer)
     if number is None or not (traced or fits(number)):
-        raise ValueError(f"{name} must be a {kind}, but it is {shown(value)}.")
+        raise ValueError(f"{name} must be a {kind}, but it is {shown(value)}{why}.")
+    return number
 
 
 def _number(value: Any, kinds: Sequence[Any]) -> Any:
     """A real number as Python's, a traced one as it is; None for anything else."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value if isinstance(value, int) or jnp.floating in kinds else None
-    if not isinstance(value, np.generic | np.ndarray | jax.Array):
+    is_array = isinstance(value, np.generic | np.ndarray | jax.Array) and value.shape == ()
+    if not is_array and (isinstance(value, bool) or not isinstance(value, int | float)):
         return None
-    if value.shape != () or not is_real(value, kinds):
+    if isinstance(value, jax.core.Tracer):
+        return value if is_real(value, kinds) else None
+    number = value.item() if is_array and is_real(value) else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
         return None
-    return value if isinstance(value, jax.core.Tracer) else value.item()
+    if jnp.floating not in kinds:
+        return number if isinstance(number, int) else None
+    try:
+        return float(number)  # JAX has no int beyond 32 bits
+    except OverflowError:
+        return math.inf

@@ -120,7 +120,7 @@ def _report(gramian: Array, weights: Array) -> Report:
     return Report(
         lengths,
         cosines,
-        jnp.sum(jnp.where(pairs, cosines < 0, False)) / count.astype(norms.dtype),
+        jnp.sum(pairs & (cosines < 0), dtype=norms.dtype) / count.astype(norms.dtype),
         jnp.where(jnp.any(there), jnp.max(norms) / shortest, 0),
         jnp.sum(jnp.where(pairs, 2 * ratio / (1 + ratio**2), 0)) / count.astype(norms.dtype),
         along * reciprocal(length),
@@ -171,7 +171,7 @@ def report_only(balancer: Balancer) -> Balancer:
         return _report(given.gramian, weights.astype(given.gramian.dtype))._replace(
             finite_losses=given.finite_losses,
             finite_gradients=given.finite_gradients,
-            broken_steps=last.broken_steps + broken,
+            broken_steps=last.broken_steps + broken.astype(last.broken_steps.dtype),
         )
 
     weighting = balancer.weighting

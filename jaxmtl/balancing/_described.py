@@ -47,8 +47,8 @@ def _as_python(value: Any, annotation: Any) -> Any:
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.shape == ()):
         value = value.item()
     is_int = isinstance(value, int) and not isinstance(value, bool)
-    # JAX has no integer beyond 32 bits.
-    return float(value) if annotation is float and is_int else value
+    # JAX has no int beyond 32 bits, and Python no float beyond 1024.
+    return float(value) if annotation is float and is_int and abs(value) < 2**1000 else value
 
 
 def _with_stars(signature: inspect.Signature) -> list[str]:

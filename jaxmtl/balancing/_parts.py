@@ -30,6 +30,15 @@ def check_parts(
             "A method may read 'losses', 'gramian' and 'cross_gramian', but reads holds"
             f" {sorted(unknown)}."
         )
+    named = weighting.named
+    pairs = named if isinstance(named, tuple | list) else [named]
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        raise ValueError(
+            "weighting.named must hold pairs of an argument and a task's name, such as"
+            f' (("reference", "residual"),), but it is {shown(named)}.'
+        )
+    for pair in pairs:
+        _check_names("weighting.named", pair)
     optional_num_tasks(weighting.num_tasks)
     if weighting.names is not None:
         _check_kind("weighting.names", weighting.names, TaskNames)

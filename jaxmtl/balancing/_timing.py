@@ -39,6 +39,6 @@ def is_due(timing: Timing, state: TimingState) -> Array:
 def applied(timing: Timing, state: TimingState, weights: Array, active: Array) -> Array:
     """The weights of this step: between those from before the start and the method's."""
     before = timing.before(active, weights.dtype)
-    share = (state.finite_steps - timing.start + 1) / jnp.asarray(timing.ramp + 1, weights.dtype)
-    share = jnp.clip(share, 0, 1).astype(weights.dtype)
+    steps = jnp.asarray(state.finite_steps - timing.start + 1, weights.dtype)
+    share = jnp.clip(steps / jnp.asarray(timing.ramp + 1, weights.dtype), 0, 1)
     return jnp.where(active, (1 - share) * before + share * weights, 0)

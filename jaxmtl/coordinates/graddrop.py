@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._checks import check_probability, optional_num_tasks
+from jaxmtl._checks import check_range, optional_num_tasks
 from jaxmtl._task_names import common_names
 from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
@@ -68,7 +68,7 @@ def graddrop(
     key = typed_key(key)
     num_tasks, names = optional_num_tasks(num_tasks), None
     if jax.tree_util.all_leaves([leak]) and np.ndim(leak) == 0:
-        check_probability("leak", leak)
+        check_range("leak", leak, 0, 1)
     else:
         names = common_names(leak=leak)
         leak = task_vector("leak", leak, num_tasks)

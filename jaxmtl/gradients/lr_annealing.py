@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._checks import check_num_tasks, check_share
+from jaxmtl._checks import STATIC, check_num_tasks, check_share, shown
 from jaxmtl._task_names import common_names
 from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
@@ -148,11 +148,14 @@ def _read_reference(reference: int | TaskVector, num_tasks: int) -> np.ndarray:
     if isinstance(reference, int | np.integer) and not isinstance(reference, bool):
         mask = np.arange(num_tasks) == reference
     else:
-        mask = np.asarray(task_vector("reference", reference, num_tasks))
+        vector = task_vector("reference", reference, num_tasks)
+        if isinstance(vector, jax.core.Tracer):
+            raise ValueError(f"reference must be known, but it is {shown(vector)}. {STATIC}")
+        mask = np.asarray(vector)
     if mask.dtype != bool or mask.sum() != 1:
         raise ValueError(
             f"reference must be the name or the index of one of the {num_tasks} tasks, or one bool"
             " for each of them of which one is true, such as"
-            f' {{"boundary": False, "residual": True}}, but it is {reference!r}.'
+            f' {{"boundary": False, "residual": True}}, but it is {shown(reference)}.'
         )
     return mask

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_above, check_num_tasks, check_probability
+from jaxmtl._checks import check_above, check_num_tasks, check_range
 from jaxmtl._typing import Array
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
@@ -84,9 +84,9 @@ def relobralo(
       <https://arxiv.org/abs/2110.09813>`_, 2021
     """
     check_num_tasks(num_tasks)
-    check_probability("decay", decay)
+    check_range("decay", decay, 0, 1)
     check_above("temperature", temperature, 0)
-    check_probability("expected_saudade", expected_saudade)
+    check_range("expected_saudade", expected_saudade, 0, 1)
     key = typed_key(key)
 
     def init(dtype: jnp.dtype) -> ReLoBRaLoState:
