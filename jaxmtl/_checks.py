@@ -167,6 +167,8 @@ def is_real(leaf: Any, kinds: Sequence[Any] = (jnp.floating, jnp.integer, jnp.bo
     # Names and classes are types to NumPy, and None is float64.
     if leaf is None or isinstance(leaf, str | bytes | type | np.dtype):
         return False
+    if isinstance(leaf, int) and not -(2**63) <= leaf < 2**63:
+        return False
     try:
         dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
         return any(jnp.issubdtype(dtype, kind) for kind in kinds)

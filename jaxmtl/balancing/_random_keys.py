@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._checks import STATIC, shown
+from jaxmtl._checks import STATIC, is_real, shown
 from jaxmtl._typing import Array
 
 
@@ -28,7 +28,7 @@ def typed_key(key: Any) -> Array:
         raw = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
         if (dtype, shape) == (raw.dtype, raw.shape):
             return jax.random.wrap_key_data(jnp.asarray(key))
-        if jnp.issubdtype(dtype, jnp.integer) and shape == ():
+        if jnp.issubdtype(dtype, jnp.integer) and shape == () and is_real(key):
             return jax.random.key(key)
     traced = f" {STATIC}" if isinstance(key, jax.core.Tracer) else ""
     raise ValueError(
