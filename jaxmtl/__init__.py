@@ -18,8 +18,10 @@ Methods whose weights come from the gradients
 Combinators, from balancer to balancer
     ``on_shared``, ``prioritise``, ``with_fixed``, ``every``, ``smooth``, ``warm_up``,
     ``skip_broken``, ``report_only``; before a balancer in a chain ``per_task``
+Which method suits these losses
+    ``compare``, of a ``Problem``, gives a ``Comparison``
 Reading a state
-    ``find_state``, ``by_task``, ``diagnostics``
+    ``find_state``, ``by_task``, ``scalars``, ``diagnostics``
 A method of one's own
     ``make_balancer`` with ``Weighting``, ``Given``, ``Preparation``, ``Timing``, ``Reporting``;
     ``Balancer``, ``BalancerState``
@@ -32,6 +34,7 @@ import importlib
 from typing import Any
 
 from jaxmtl import diagnostics, methods, pareto, solvers, theory
+from jaxmtl._scalars import scalars
 from jaxmtl.backward._features import value_and_features_grad
 from jaxmtl.backward._routes import value_and_balanced_grad
 from jaxmtl.backward._shared_leaves import shared_leaves
@@ -105,20 +108,26 @@ def __getattr__(name: str) -> Any:
     """Load on first use what needs more than jax and optax."""
     if name in ("plotting", "problems"):
         return importlib.import_module(f"jaxmtl.{name}")
+    if name in ("Comparison", "Problem", "compare"):
+        found = "problems" if name == "Problem" else "comparison"
+        return getattr(importlib.import_module(f"jaxmtl.{found}"), name)
     raise AttributeError(f"module 'jaxmtl' has no attribute {name!r}")
 
 
 __all__ = [
     "Balancer",
     "BalancerState",
+    "Comparison",
     "Given",
     "Preparation",
+    "Problem",
     "Reporting",
     "Timing",
     "Weighting",
     "aligned_mtl",
     "by_task",
     "cagrad",
+    "compare",
     "conflict_free",
     "cosmos",
     "db_mtl",
@@ -164,6 +173,7 @@ __all__ = [
     "relobralo",
     "report_only",
     "rlw",
+    "scalars",
     "sdmgrad",
     "shared_leaves",
     "skip_broken",

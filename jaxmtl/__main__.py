@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import difflib
 import io
 import os
@@ -11,21 +12,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from jaxmtl.backward._xla_cpu import use_safe_cpu_compiler
+from jaxmtl.comparison._compare import setting_of
+from jaxmtl.comparison._completed import complete
+from jaxmtl.comparison._contestants import DEFAULT, contestants, lacking, references
+from jaxmtl.comparison._report import Comparison
+from jaxmtl.comparison._saved import check_writable
+from jaxmtl.comparison._terminal import train_and_save
+from jaxmtl.comparison._training import Trainer
 from jaxmtl.methods import METHODS
 from jaxmtl.problems import PROBLEMS, load
-
-DEFAULT = [
-    "equal",
-    "static",
-    "initial_loss",
-    "prior_loss",
-    "real_time_loss",
-    "uncertainty",
-    "gradnorm",
-    "normalize",
-    "pcgrad",
-    "mgda",
-]
+from jaxmtl.problems._own import load_own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,30 +43,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _prepare(options: argparse.Namespace) -> int:
     """Refuse what cannot work before any training; else compare."""
-    if options.problem not in PROBLEMS:
-        return _refuse(_unknown("problem", [options.problem], PROBLEMS))
+    own = ":" in options.problem
+    if not own and options.problem not in PROBLEMS:
+        return _refuse(
+            _unknown("problem", [options.problem], PROBLEMS)
+            + "; one of your own is FILE.py:NAME or MODULE:NAME"
+        )
     wanted = list(dict.fromkeys(options.methods or DEFAULT))
     if unknown := [name for name in wanted if name not in METHODS and name != "all"]:
         return _refuse(_unknown("method", unknown, METHODS))
     use_safe_cpu_compiler()
     try:
-        from jaxmtl.comparison._contestants import lacking
-        from jaxmtl.comparison._saved import check_writable
-        from jaxmtl.comparison._terminal import compare
-        from jaxmtl.comparison._training import Comparison
-    except ImportError as error:
-        return _refuse(f'{error}; in a clone, pip install -e ".[demo]"', status=1)
-    try:
-        problem = load(options.problem)
+        problem = load_own(options.problem) if own else load(options.problem)
     except (ImportError, FileNotFoundError) as error:
-        return _refuse(str(error), status=1)
+        return _refuse(str(error), status=2 if own else 1)
     lacks = {name: lacking(problem, name) for name in METHODS}
     if options.methods and (lame := [n for n in wanted if lacks.get(n)]):
         needs = "; ".join(f"{name} needs {lacks[name]}" for name in lame)
         return _refuse(f"{needs}, which {problem.name} does not have")
     names = [name for name in (METHODS if "all" in wanted else wanted) if not lacks[name]]
     try:
-        comparison = Comparison(problem, steps=options.steps or problem.steps, seeds=options.seeds)
+        problem = dataclasses.replace(problem, steps=options.steps or problem.steps)
+        completed = complete(problem)
+        runs = references(completed.problem) + contestants(completed.problem, names)
+        trainer = Trainer(completed, steps=problem.steps, seeds=options.seeds)
     except ValueError as error:
         return _refuse(str(error))
     try:
@@ -80,7 +76,8 @@ def _prepare(options: argparse.Namespace) -> int:
             f"--out must be a folder that can be written to, but '{options.out}' is not"
             f" ({error.strerror}): choose another, or change its permissions"
         )
-    return compare(comparison, names, options.out)
+    setting = setting_of(completed.problem, runs, options.seeds, [problem.learning_rate])
+    return train_and_save(trainer, runs, Comparison(setting), options.out)
 
 
 def _unknown(kind: str, unknown: list[str], names: Collection[str]) -> str:
@@ -120,7 +117,10 @@ def _parser() -> argparse.ArgumentParser:
         "--problem",
         default="digits",
         metavar="NAME",
-        help="what to train; see below (default: digits)",
+        help=(
+            "what to train: one of those below (default: digits), or your own jaxmtl.Problem or a"
+            " function that makes it, as FILE.py:NAME or MODULE:NAME"
+        ),
     )
     parser.add_argument(
         "--methods",

@@ -190,12 +190,17 @@ def wide_dtype(*dtypes: Any) -> jnp.dtype:
 
 
 def leaf_path(path: tuple[Any, ...]) -> str:
-    """Write a leaf's path as "trunk/dense_0/kernel".
+    """Write a parameter's path as "trunk/dense_0/kernel".
 
     A flax nnx variable is the same leaf with and without its ``.value``, which is left out.
     """
     if path and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]
+    return path_name(path)
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """Write a path, such as a loss's, as "aux/depth"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmtl._checks import leaf_path
+from jaxmtl._checks import path_name
 from jaxmtl._typing import TaskVector
 
 
@@ -70,7 +70,7 @@ def _names(value: Any) -> tuple[str, ...] | None:
     numbered = {jax.tree_util.SequenceKey, jax.tree_util.FlattenedIndexKey}
     if not keys - numbered or any(np.ndim(leaf) for _, leaf in entries if not _is_text(leaf)):
         return None
-    return tuple(leaf_path(path) for path, _ in entries)
+    return tuple(path_name(path) for path, _ in entries)
 
 
 def _is_text(leaf: Any) -> bool:

@@ -537,9 +537,9 @@ def test_the_cheap_route_is_the_same(name):
     def losses_fn(params, shift):
         h = jnp.tanh(params["w"] @ x.T) + params["b"][:, None]
         return {
-            "one": jnp.mean((h - shift) ** 2),
-            "two": 3.0 + jnp.sum(jnp.sin(h[0])),
-            "three": 0.1 + jnp.mean(jnp.exp(-h)),
+            "a": jnp.mean((h - shift) ** 2),
+            "b": 3.0 + jnp.sum(jnp.sin(h[0])),
+            "c": 0.1 + jnp.mean(jnp.exp(-h)),
         }
 
     params = {"w": jnp.ones((2, 5)), "b": jnp.array([0.1, -0.3])}

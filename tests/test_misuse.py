@@ -125,6 +125,8 @@ CALLS = [
     (on_shapes(features_step), {"state": BALANCER.init(PARAMS), "shared": 1, "extra": None}),
     (on_shapes(returned), {"losses": (1.0, 2.0)}),
     (on_shapes(per_task_update), {"grads": GRADS, "state": None}),
+    (jaxmtl.scalars, {"opt_state": BALANCER.init(PARAMS), "losses": ONES}),
+    (jaxmtl.Problem, {"init": max, "losses": max, "train": ONES}),
     (methods.make, {"name": "mgda", "num_tasks": 2}),
     (methods.describe, {"name": "mgda"}),
     (on_shapes(diagnostics.report), {"gramian": GRADS, "weights": ONES}),

@@ -1,5 +1,6 @@
 """The README's examples run as they stand."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -39,6 +40,19 @@ def test_the_first_example_runs_as_pasted_and_trains(capsys):
         expected = as_vector(whole(names["params"]))
         grad = as_vector(jax.tree.map(lambda leaf, i=i: leaf[i], names["grads"]))
         assert relative_error(grad, expected) < 1e-5
+
+
+@pytest.mark.slow
+def test_the_comparison_of_one_s_own(tmp_path, monkeypatch, capsys):
+    (block,) = [block for block in BLOCKS if "jaxmtl.compare(" in block]
+    names = {}
+    exec(BLOCKS[0].partition("balancer =")[0], names)
+    monkeypatch.chdir(tmp_path)
+    short = functools.partial(jaxmtl.compare, steps=20, seeds=3, progress=False)
+    monkeypatch.setattr(jaxmtl, "compare", short)
+    exec(block, names | {"init": lambda key: names["params"], "arrays": names["batch"]})
+    assert "upgrad, every 10" in capsys.readouterr().out
+    assert (tmp_path / "results" / "comparison.json").exists()
 
 
 X = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)

@@ -1,6 +1,7 @@
 """Which value goes to which task: by name, or in the order of the sorted names, and then said."""
 
 import warnings
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,32 @@ def test_names_made_of_digits_are_names():
     updates, _ = by_name.update(grads, state, losses=numbers)
     in_order = [numbers[name] for name in sorted(numbers)]
     np.testing.assert_array_equal(updates, in_order)
+
+
+class Losses(NamedTuple):
+    policy: float
+    value: float
+
+
+def test_a_loss_may_be_called_value():
+    """As a critic's is; a flax nnx variable's ``.value`` is left out of a parameter's name only."""
+    kinds, priorities = Losses("balanced", 0.5), {"policy": 1.0, "value": 2.0}
+    for balancer, expected in [
+        (jaxmtl.with_fixed(jaxmtl.equal(), kinds), [1.0, 0.5]),
+        (jaxmtl.prioritise(jaxmtl.static([1.0, 1.0]), priorities), [1.0, 2.0]),
+        # 0.9 times 1 and 0.1 times max|g_value| / mean|g_policy| = 2
+        (jaxmtl.lr_annealing(2, reference="value"), [1.1, 1.0]),
+    ]:
+        state = balancer.init(jnp.zeros(2))
+        updates, _ = balancer.update(jnp.eye(2), state, losses=Losses(1.0, 2.0))
+        shares = np.array(expected) / sum(expected)
+        np.testing.assert_allclose(updates / updates.sum(), shares, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"The loss 'value' has shape \(2,\)"):
+        jaxmtl.value_and_task_grads(lambda p: Losses(p.sum(), p))(jnp.ones(2))
+    with pytest.raises(ValueError, match="The loss 'value' has type int32"):
+        jaxmtl.value_and_task_grads(lambda p: Losses(p.sum(), jnp.array(1)))(jnp.ones(2))
+    with pytest.raises(ValueError, match=r"The loss 'value' has shape \(2,\)"):
+        jaxmtl.shared_leaves(lambda p: Losses(p.sum(), p), jnp.ones(2))
 
 
 def test_by_position_within_with_fixed():

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import is_real, leaf_path, shown
+from jaxmtl._checks import is_real, path_name, shown
 from jaxmtl._typing import Array, PyTree
 
 
@@ -15,7 +15,7 @@ def count_losses(losses: PyTree) -> int:
             "The function returned no losses: return a tree of scalars or a (T,) array."
         )
     for path, loss in named:
-        name = f"The loss {leaf_path(path)!r}"
+        name = f"The loss {path_name(path)!r}"
         if not is_real(loss):
             came = f"has type {loss.dtype}" if hasattr(loss, "dtype") else f"is {shown(loss)}"
             raise ValueError(

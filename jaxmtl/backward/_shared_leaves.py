@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from jaxmtl._checks import check_callable, check_floating, leaf_path
+from jaxmtl._checks import check_callable, check_floating, path_name
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._losses import count_losses
 
@@ -53,7 +53,7 @@ def shared_leaves(fun: Callable[..., Any], params: PyTree, *args: Any, **kwargs:
         for path, value in jax.tree.leaves_with_path(values):
             if value.ndim:
                 raise ValueError(
-                    f"The loss {leaf_path(path)!r} has shape {value.shape}, but to see what each"
+                    f"The loss {path_name(path)!r} has shape {value.shape}, but to see what each"
                     " loss depends on, the function must return a tree of scalars, such as a dict."
                 )
         return jax.tree.leaves(values)

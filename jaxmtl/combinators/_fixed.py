@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._checks import is_real, leaf_path
+from jaxmtl._checks import is_real, path_name
 from jaxmtl._task_names import common_names
 from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, PyTree
@@ -67,7 +67,7 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
         )
     names = common_names(weights=weights)
     known = inner.names.names if inner.names else None
-    kept = tuple(leaf_path(path) for (path, _), b in zip(entries, balanced, strict=True) if b)
+    kept = tuple(path_name(path) for (path, _), b in zip(entries, balanced, strict=True) if b)
     if known is not None and known != kept:
         raise ValueError(
             "The balanced losses must bear the names that the balancer knows, but they are"

@@ -30,6 +30,9 @@ def per_task(
     state, such as clipping, ``skip_broken(balancer)`` finds the gradient as it came; behind others
     say so yourself, with ``active``.
 
+    ``per_task(optax.snapshot("raw_norm", optax.tree.norm), T)`` keeps the norms of the gradients at
+    its place in the chain, and changes nothing; ``jaxmtl.scalars`` lists them.
+
     Args:
       tx: any optax transformation that keeps the shape of its gradients, such as
         ``optax.clip_by_global_norm(1.0)``.

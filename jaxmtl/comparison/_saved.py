@@ -1,4 +1,4 @@
-"""What ``python -m jaxmtl`` saves: a file of all numbers, and the picture."""
+"""The file of a comparison's numbers, and its picture: written whole or not at all, read again."""
 
 import json
 import tempfile
@@ -11,24 +11,58 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import jaxmtl
-from jaxmtl.comparison._picture import draw
-from jaxmtl.comparison._report import Report
+from jaxmtl.comparison._report import Comparison, Setting
 from jaxmtl.comparison._training import Outcome
-from jaxmtl.problems._problem import Problem
 
 
-def save(report: Report, folder: Path) -> Iterator[Path]:
-    """Write the numbers, and the picture if a method has finished; yield the path of each then.
-
-    An incomplete comparison has names of its own, and never takes the place of a complete one.
-    """
-    if not report.finished:
+def save(comparison: Comparison, folder: Path) -> Iterator[Path]:
+    """Write the numbers, and the picture if a method has finished; yield the path of each then."""
+    if not comparison.finished:
         return
-    stem = "comparison" if report.finished == len(report.runs) else "comparison-partial"
-    text = json.dumps(_numbers(report), ensure_ascii=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = "comparison" if comparison.complete else "comparison-partial"
+    text = json.dumps(_numbers(comparison), ensure_ascii=False)
     yield _write(folder / f"{stem}.json", text.encode())
-    if report.outcomes:
-        yield _write(folder / f"{stem}.png", draw(report))
+    if comparison.outcomes and (picture := _as_png(comparison)) is not None:
+        yield _write(folder / f"{stem}.png", picture)
+
+
+def load(file: str | Path) -> Comparison:
+    """Read a comparison from the file of numbers that ``Comparison.save`` wrote.
+
+    Args:
+      file: the path of ``comparison.json``.
+
+    Returns:
+      A ``Comparison``: table, verdict and picture are made again from it.
+
+    Raises:
+      FileNotFoundError: where there is no such file.
+      ValueError: where the file is none of a comparison.
+    """
+    try:
+        numbers = json.loads(Path(file).read_text(encoding="utf-8"))
+        settings = numbers["settings"]
+        setting = Setting(
+            numbers["problem"],
+            tuple(numbers["metrics"]),
+            numbers["higher_is_better"],
+            numbers["metrics"],
+            settings["steps"],
+            settings["seeds"],
+            settings["training"],
+            tuple(numbers["runs"]),
+        )
+        comparison = Comparison(setting)
+        alone = numbers["single_task_metrics_per_seed"]
+        comparison.alone = {task: _array(values) for task, values in alone.items()}
+        comparison.outcomes = {n: _outcome(setting, m) for n, m in numbers["methods"].items()}
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{file} does not hold the numbers of a comparison, as Comparison.save writes them:"
+            f" {type(error).__name__} {error}."
+        ) from error
+    return comparison
 
 
 def check_writable(folder: Path) -> None:
@@ -36,6 +70,15 @@ def check_writable(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".jaxmtl-"):
         pass
+
+
+def _as_png(comparison: Comparison) -> bytes | None:
+    """The picture; None where there is nothing to draw with."""
+    try:
+        from jaxmtl.comparison._picture import as_png
+    except ImportError:
+        return None
+    return as_png(comparison)
 
 
 def _write(path: Path, content: bytes) -> Path:
@@ -48,48 +91,75 @@ def _write(path: Path, content: bytes) -> Path:
         new.unlink(missing_ok=True)
 
 
-def _numbers(report: Report) -> dict[str, Any]:
+def _numbers(comparison: Comparison) -> dict[str, Any]:
     """All numbers behind table and picture, by names that say what they are."""
+    setting, gains = comparison.setting, comparison.delta_m
 
     def method(name: str, outcome: Outcome) -> dict[str, Any]:
-        changes, times = report.changes(name), report.relative_time(name)
+        times = comparison.relative_time(name)
         return {
-            "test_metrics_per_seed": _by_task(report.problem, outcome.metrics),
-            "delta_m_percent_per_seed": (
-                None if changes is None else _or_null(changes.mean(axis=1))
-            ),
+            "test_metrics_per_seed": _by_task(setting, outcome.metrics, digits=17),
+            "delta_m_percent_per_seed": _or_null(gains[name]) if name in gains else None,
             "seconds_per_step_all_seeds": outcome.seconds_per_step,
             "time_per_step_relative_to_equal": None if times is None else times[1],
-            "time_per_step_relative_to_equal_quartiles": None if times is None else list(times),
-            "training_losses_mean": _by_task(report.problem, outcome.losses.mean(axis=1)),
-            "task_weights_mean": _by_task(report.problem, outcome.weights.mean(axis=1)),
+            "times_per_step_relative_to_equal": _or_null(outcome.relative_times),
+            "training_losses_mean": _by_task(setting, outcome.losses),
+            "task_weights_mean": _by_task(setting, outcome.weights),
+            "task_weight_shares_mean": _by_task(setting, outcome.shares),
+            "conflicting_pairs_share": _or_null([outcome.conflicts])[0],
+            "longest_over_shortest_gradient": _or_null([outcome.norm_ratio])[0],
+            "temporary_bytes": outcome.memory,
+            "broken": outcome.broken,
         }
 
     return {
-        "problem": report.problem.name,
-        "metrics": report.problem.metric_names,
-        "higher_is_better": report.problem.maximize,
-        "runs": report.runs,
-        "finished": report.finished,
+        "problem": setting.problem,
+        "metrics": setting.metric_names,
+        "higher_is_better": setting.maximize,
+        "runs": list(setting.runs),
+        "finished": comparison.finished,
         "settings": {
-            "steps": report.steps,
-            "seeds": report.seeds,
-            "batch": report.problem.batch,
-            "optimizer": "adam, cosine decay",
-            "learning_rate": report.problem.learning_rate,
-            "balanced": "the trunk; heads receive their own task's gradient",
+            "steps": setting.steps,
+            "seeds": setting.seeds,
+            "training": setting.training,
+            "balanced": "the shared leaves; all others receive their own task's gradient",
         },
         "versions": {"jaxmtl": jaxmtl.__version__, "jax": jax.__version__},
-        "single_task_metrics_per_seed": {t: _or_null(m) for t, m in report.alone.items()},
-        "methods": {name: method(name, o) for name, o in report.outcomes.items()},
+        "single_task_metrics_per_seed": {t: _or_null(m) for t, m in comparison.alone.items()},
+        "methods": {name: method(name, o) for name, o in comparison.outcomes.items()},
+        "verdict": comparison.verdict,
     }
 
 
-def _by_task(problem: Problem, values: np.ndarray) -> dict[str, list[float | None]]:
-    """Columns under their tasks' names, to six digits."""
+def _outcome(setting: Setting, numbers: dict[str, Any]) -> Outcome:
+    def columns(name: str) -> np.ndarray:
+        return np.stack([_array(numbers[name][task]) for task in setting.tasks], axis=1)
+
+    return Outcome(
+        columns("test_metrics_per_seed"),
+        columns("training_losses_mean"),
+        columns("task_weights_mean"),
+        columns("task_weight_shares_mean"),
+        numbers["seconds_per_step_all_seeds"],
+        _array(numbers["times_per_step_relative_to_equal"]),
+        float(_array([numbers["conflicting_pairs_share"]])[0]),
+        float(_array([numbers["longest_over_shortest_gradient"]])[0]),
+        numbers["temporary_bytes"],
+        numbers["broken"],
+    )
+
+
+def _array(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _by_task(
+    setting: Setting, values: np.ndarray, digits: int = 6
+) -> dict[str, list[float | None]]:
+    """Columns under their tasks' names."""
     return {
-        task: _or_null([float(f"{value:.6g}") for value in column])
-        for task, column in zip(problem.tasks, values.T, strict=True)
+        task: _or_null([float(f"{value:.{digits}g}") for value in column])
+        for task, column in zip(setting.tasks, values.T, strict=True)
     }
 
 

@@ -1,9 +1,9 @@
-"""Train one problem with many methods: the experiment behind ``python -m jaxmtl``.
+"""Train one problem with many methods: the experiment behind ``jaxmtl.compare``.
 
-Every method trains the same network, from the same initial parameters and on the same batches, with
-Adam and a cosine decay. The weights come from the gradients of the shared trunk; each head, where
-there are any, receives its own task's gradient. A single-task reference is the same network trained
-on one loss alone.
+Every method trains the same network, from the same initial parameters, on the same batches and with
+the same random keys. The task weights come from the gradients of the shared leaves; all others
+receive their own task's gradient. A single-task reference is the same network trained on one loss
+alone.
 """
 
 import time
@@ -16,11 +16,17 @@ import numpy as np
 import optax
 
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.backward._programs import operations
 from jaxmtl.backward._routes import value_and_balanced_grad
+from jaxmtl.backward._task_grads import value_and_task_grads
 from jaxmtl.balancing._base import Balancer
+from jaxmtl.balancing._gram import gramian
+from jaxmtl.balancing._leaf_roles import selected_only
 from jaxmtl.combinators._shared import on_shared
+from jaxmtl.comparison._batches import Batches, over_seeds
+from jaxmtl.comparison._completed import Completed, example
 from jaxmtl.comparison._contestants import Contestant, constant_weights
-from jaxmtl.problems._problem import Problem
+from jaxmtl.diagnostics import report
 
 MOST_CHUNKS = 20
 MIN_CHUNK = 10  # steps, unless there are fewer
@@ -32,125 +38,230 @@ class Outcome(NamedTuple):
     """What came of training.
 
     Attributes:
-      losses: (steps, seeds, T) training losses.
-      weights: (steps, seeds, T) task weights.
       metrics: (seeds, T) metrics on the test split.
+      losses: (steps, T) training losses, mean over seeds.
+      weights: (steps, T) task weights, mean over seeds.
+      shares: (steps, T) task weights over their sum, mean over seeds.
       seconds_per_step: of all seeds together, without compilation.
       relative_times: (measurements,) times of a chunk of steps, each in units of that of equal
         weights run right after it, so that whatever else the machine does weighs on both.
+      conflicts: share of the pairs of gradients in conflict, mean over some steps and all seeds.
+      norm_ratio: longest over shortest gradient, median over some steps and all seeds.
+      memory: bytes that a chunk of steps takes besides its arguments and results, of the seeds that
+        are trained at once; None where the compiler does not tell.
+      broken: what happened where a loss was not finite, in words; "" where all were.
+      validation: (seeds, T) metrics on the validation split, where there is one.
+      learning_rate: the rate, where the optimizer takes one.
     """
 
+    metrics: np.ndarray
     losses: np.ndarray
     weights: np.ndarray
-    metrics: np.ndarray
+    shares: np.ndarray
     seconds_per_step: float
     relative_times: np.ndarray
+    conflicts: float = float("nan")
+    norm_ratio: float = float("nan")
+    memory: int | None = None
+    broken: str = ""
+    validation: Any = None
+    learning_rate: float | None = None
 
 
-class Comparison:
+class Trainer:
     """One problem, and what all runs on it share: data, initial parameters, compiled programs."""
 
-    def __init__(self, problem: Problem, *, steps: int, seeds: int):
-        self.problem = problem
+    def __init__(
+        self, completed: Completed, *, steps: int, seeds: int, seeds_at_once: int | None = None
+    ):
+        self.completed = completed
+        self.problem = completed.problem
         self.steps = steps
         self.seeds = seeds
         self._check_size()
         # Equal chunks, so that one program serves them all; between two, progress shows.
         most = max(1, min(MOST_CHUNKS, steps // MIN_CHUNK))
         self.chunks = max(n for n in range(1, most + 1) if steps % n == 0)
-        self.optimizer = optax.adam(optax.cosine_decay_schedule(problem.learning_rate, steps))
-        self.train_split, self.test_split = jax.device_put((problem.train, problem.test))
-        self.keys = jax.random.split(jax.random.key(0), seeds)
-        self.params = jax.jit(jax.vmap(problem.init))(self.keys)
-        examples = len(jax.tree.leaves(problem.train)[0])
-        self.batches = np.random.default_rng(0).integers(
-            examples,
-            size=(self.chunks, steps // self.chunks, seeds, problem.batch),
-            dtype=np.int32,
+        self.batches = Batches(
+            self.problem, chunks=self.chunks, chunk=steps // self.chunks, seeds=seeds
         )
-        self._evaluate = jax.jit(jax.vmap(problem.metrics, in_axes=(0, None)))
+        self.keys = jax.random.split(jax.random.key(0), seeds)
+        start = over_seeds(completed.start, (0,), (0, 0), seeds)
+        self.params, self.state = jax.jit(start)(self.keys)
+        wanted = self._fewest() if seeds_at_once is None else min(seeds_at_once, seeds)
+        self.at_once = max(n for n in range(1, wanted + 1) if seeds % n == 0)
+        self.groups = [range(i, i + self.at_once) for i in range(0, seeds, self.at_once)]
+        self._test, self._validation = jax.device_put((self.problem.test, self.problem.validation))
+        self._measure = jax.jit(over_seeds(completed.measure, (0, 0, None), 0, self.at_once))
+        self._see = jax.jit(over_seeds(self._seen, (0, 0, 0, 0, None), (0, 0), self.at_once))
         self._programs: dict[Any, tuple[Any, Any]] = {}
 
     def train(self, contestant: Contestant, advance: Callable[[int], None]) -> Outcome:
         """Train all seeds of one contestant; ``advance(n)`` is called after every n steps."""
+        parts = [self._train_group(contestant, group, advance) for group in self.groups]
+        records, metrics, validation, seconds, times, seen = zip(*parts, strict=True)
+        losses, weights = (np.concatenate(side, axis=1) for side in zip(*records, strict=True))
+        conflicts, ratios = (np.concatenate(side) for side in zip(*seen, strict=True))
+        with np.errstate(all="ignore"):  # of weights that sum to zero, or are not finite
+            shares = weights / weights.sum(axis=-1, keepdims=True)
+        return Outcome(
+            np.concatenate(metrics),
+            losses.mean(axis=1),
+            weights.mean(axis=1),
+            shares.mean(axis=1),
+            float(sum(map(np.median, seconds))) * self.chunks / self.steps,
+            np.concatenate(times),
+            float(np.mean(conflicts)),
+            float(np.median(ratios)),
+            _temporary_bytes(self._compile(contestant.make, jnp.asarray(contestant.constants))[1]),
+            _what_broke(losses, self.problem.tasks or ()),
+            None if validation[0] is None else np.concatenate(validation),
+            None
+            if isinstance(self.problem.optimizer, optax.GradientTransformation)
+            else self.problem.learning_rate,
+        )
+
+    def _train_group(
+        self, contestant: Contestant, group: range, advance: Callable[[int], None]
+    ) -> Any:
+        """Train the seeds that are trained at once."""
         constants = jnp.asarray(contestant.constants, jnp.float32)
         start, run = self._compile(contestant.make, constants)
-        params, state = self.params, start(constants, self.keys, self.params)
-        records, seconds, relative_times = [], [], []
-        for number, rows in enumerate(self.batches):
-            (params, state, record), took = _timed(
-                run, constants, self.keys, params, state, rows, self.train_split
-            )
+        keys, params, state = self._of_group(group)
+        carry = params, state, start(constants, keys, params)
+        records, seconds, times, seen = [], [], [], []
+        for number, chosen in enumerate(self.batches.of_seeds(group)):
+            first = jax.tree.map(lambda leaf: leaf[0], chosen)
+            found = self._see(*carry[:2], keys, first, self.batches.arrays)
+            seen.append(jax.tree.map(np.asarray, found))
+            begin = jnp.asarray(number * self.batches.chunk, jnp.int32)
+            arguments = constants, keys, carry, chosen, begin, self.batches.arrays
+            (carry, record), took = _timed(run, *arguments)
             records.append(jax.tree.map(np.asarray, record))
             seconds.append(took)
             if contestant.make is constant_weights:
-                relative_times.append(1.0)  # the program that is the unit
-            elif number % 2 and (unit := self._seconds_of_equal(rows)) >= SHORTEST:
-                relative_times.append(took / unit)
-            advance(len(rows))
-        losses, weights = (np.concatenate(parts) for parts in zip(*records, strict=True))
-        metrics = self._evaluate(params, self.test_split)
-        return Outcome(
-            losses,
-            weights,
-            np.stack([np.asarray(metrics[task]) for task in self.problem.tasks], axis=-1),
-            float(np.median(seconds)) * self.chunks / self.steps,
-            np.array(relative_times),
+                times.append(1.0)  # the program that is the unit
+            elif number % 2 and (unit := self._seconds_of_equal(group, chosen)) >= SHORTEST:
+                times.append(took / unit)
+            advance(self.batches.chunk * len(group))
+        records = [np.concatenate(side) for side in zip(*records, strict=True)]
+        metrics, validation = (
+            None if split is None else np.asarray(self._measure(*carry[:2], split), np.float64)
+            for split in (self._test, self._validation)
         )
+        seen = [np.concatenate(side) for side in zip(*seen, strict=True)]
+        return records, metrics, validation, seconds, times, seen
 
-    def _seconds_of_equal(self, rows: np.ndarray) -> float:
+    def _of_group(self, group: range) -> Any:
+        chosen = slice(group.start, group.stop)
+        shared = self.keys, self.params, self.state
+        return jax.tree.map(lambda leaf: leaf[chosen], shared)
+
+    def _seconds_of_equal(self, group: range, chosen: PyTree) -> float:
         """Time a chunk with constant weights."""
-        constants = jnp.ones(len(self.problem.tasks))
+        constants = jnp.ones(len(self.problem.tasks or ()))
         start, run = self._compile(constant_weights, constants)
-        state = start(constants, self.keys, self.params)
-        arguments = constants, self.keys, self.params, jax.block_until_ready(state), rows
-        return _timed(run, *arguments, self.train_split)[1]
+        keys, params, state = self._of_group(group)
+        carry = params, state, jax.block_until_ready(start(constants, keys, params))
+        begin = jnp.zeros((), jnp.int32)
+        return _timed(run, constants, keys, carry, chosen, begin, self.batches.arrays)[1]
+
+    def _seen(
+        self, params: PyTree, state: PyTree, key: Array, chosen: PyTree, arrays: PyTree
+    ) -> tuple[Array, Array]:
+        """The share of conflicting pairs, and the longest over the shortest gradient."""
+        batch = self.batches.pick(chosen, arrays)
+        of_tasks = value_and_task_grads(self._losses, has_aux=True)
+        _, grads = of_tasks(params, state, batch, key)
+        measured = selected_only((self.completed.shared,), grads)
+        gram = gramian(jax.tree.leaves(measured))
+        found = report(gram, jnp.ones(len(gram), gram.dtype))
+        return found.conflicts, found.norm_ratio
+
+    def _losses(self, params: PyTree, state: PyTree, batch: PyTree, key: Array) -> Any:
+        return self.completed.losses(params, state, batch, key)
+
+    def _in_sorted_order(self, *arguments: Any) -> Any:
+        """The losses in the order of the constants, which are given by position."""
+        return jax.tree.map(lambda leaf: leaf, self._losses(*arguments))
 
     def _check_size(self) -> None:
         """Refuse what would not fit into memory, before it is tried."""
-        params = jax.tree.leaves(jax.eval_shape(self.problem.init, jax.random.key(0)))
-        copies = len(self.problem.tasks) + 3  # gradients; Adam's moments
-        numbers = self.steps * self.problem.batch + copies * sum(leaf.size for leaf in params)
+        params = jax.tree.leaves(self.completed.params)
+        copies = len(self.problem.tasks or ()) + 3  # gradients; Adam's moments
+        drawn = 0 if callable(self.problem.train) else self.steps * self.problem.batch
+        numbers = drawn + copies * sum(leaf.size for leaf in params)
         if (size := 4 * self.seeds * numbers) > MOST_BYTES:
             raise ValueError(
                 f"seeds={self.seeds} and steps={self.steps} take {size / 2**30:.3g} GiB of memory,"
                 f" more than the {MOST_BYTES / 2**30:.3g} that a comparison may take: choose fewer."
             )
 
+    def _fewest(self) -> int:
+        """One seed at a time where there are convolutions: XLA runs batched kernels slowly."""
+        batch, keys = example(self.problem), self.keys[0]
+        params, state = jax.tree.map(lambda leaf: leaf[0], (self.params, self.state))
+        program = jax.make_jaxpr(self._losses)(params, state, batch, keys)
+        convolved = any(e.primitive.name == "conv_general_dilated" for e in operations(program))
+        return 1 if convolved else self.seeds
+
+    def _optimizer(self) -> optax.GradientTransformation:
+        if isinstance(self.problem.optimizer, optax.GradientTransformation):
+            return self.problem.optimizer
+        rate = optax.cosine_decay_schedule(self.problem.learning_rate, self.steps)
+        return self.problem.optimizer(rate)
+
     def _compile(self, make: Callable[[Array, Array], Balancer], constants: Array) -> Any:
         """Compile the start and one chunk of training, once for each way to make a balancer."""
         if make in self._programs:
             return self._programs[make]
+        optimizer = self._optimizer()
 
         def balancer_of(constants: Array, key: Array) -> Balancer:
-            return on_shared(make(constants, key), {"trunk": True, "heads": False}, heads="own")
+            return on_shared(make(constants, key), self.completed.shared, heads="own")
 
         def start(constants: Array, key: Array, params: PyTree) -> PyTree:
-            return balancer_of(constants, key).init(params), self.optimizer.init(params)
+            return balancer_of(constants, key).init(params), optimizer.init(params)
 
         def run(
-            constants: Array, key: Array, params: PyTree, state: PyTree, rows: Array, data: PyTree
+            constants: Array, key: Array, carry: PyTree, chosen: PyTree, begin: Array, data: PyTree
         ) -> Any:
+            losses_fn = self._in_sorted_order if make is constant_weights else self._losses
             balanced_grad = value_and_balanced_grad(
-                self.problem.losses, balancer_of(constants, key)
+                losses_fn, balancer_of(constants, key), has_aux=True
             )
 
-            def step(carry: Any, picked: Array) -> Any:
-                params, (balancer_state, opt_state) = carry
-                batch = jax.tree.map(lambda array: array[picked], data)
-                losses, grad, balancer_state = balanced_grad(balancer_state, params, batch)
-                updates, opt_state = self.optimizer.update(grad, opt_state, params)
+            def step(carry: Any, chosen: Any) -> Any:
+                params, state, (balancer_state, opt_state) = carry
+                number, row = chosen
+                batch = self.batches.pick(row, data)
+                active = None if self.problem.active is None else self.problem.active(batch)
+                (losses, state), grad, balancer_state = balanced_grad(
+                    balancer_state,
+                    params,
+                    state,
+                    batch,
+                    jax.random.fold_in(key, number),
+                    active=active,
+                )
+                updates, opt_state = optimizer.update(grad, opt_state, params)
                 params = optax.apply_updates(params, updates)
-                record = jnp.stack(jax.tree.leaves(losses)), balancer_state.task_weights
-                return (params, (balancer_state, opt_state)), record
+                flat = jnp.concatenate([jnp.atleast_1d(loss) for loss in jax.tree.leaves(losses)])
+                record = flat.astype(jnp.float32), balancer_state.task_weights
+                return (params, state, (balancer_state, opt_state)), record
 
-            (params, state), record = jax.lax.scan(step, (params, state), rows)
-            return params, state, record
+            numbers = begin + jnp.arange(self.batches.chunk, dtype=jnp.int32)
+            return jax.lax.scan(step, carry, (numbers, chosen))
 
-        start_all = jax.jit(jax.vmap(start, in_axes=(None, 0, 0)))
-        run_all = jax.jit(jax.vmap(run, in_axes=(None, 0, 0, 0, 1, None), out_axes=(0, 0, 1)))
-        state = start_all(constants, self.keys, self.params)
-        arguments = (constants, self.keys, self.params, state, self.batches[0], self.train_split)
+        start_all = jax.jit(over_seeds(start, (None, 0, 0), (0, 0), self.at_once))
+        axes = (None, 0, 0, 1, None, None)
+        run_all = jax.jit(over_seeds(run, axes, (0, 1), self.at_once))
+        group = self.groups[0]
+        keys, params, state = self._of_group(group)
+        carry = params, state, start_all(constants, keys, params)
+        chosen = next(self.batches.of_seeds(group))
+        begin = jnp.zeros((), jnp.int32)
+        arguments = constants, keys, carry, chosen, begin, self.batches.arrays
         self._programs[make] = start_all, run_all.lower(*arguments).compile()
         return self._programs[make]
 
@@ -162,21 +273,20 @@ def _timed(program: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     return result, time.perf_counter() - clock
 
 
-def relative_changes(
-    problem: Problem, metrics: np.ndarray, alone: dict[str, np.ndarray]
-) -> np.ndarray:
-    """Compare metrics with those of single-task training, in per cent, positive for better.
+def _temporary_bytes(program: Any) -> int | None:
+    found = program.memory_analysis()
+    return getattr(found, "temp_size_in_bytes", None)
 
-    Δm, the summary, is their mean over tasks.
 
-    Args:
-      problem: says which metrics are better when higher.
-      metrics: (seeds, T) metrics of a method.
-      alone: (seeds,) metrics of each task trained alone; the comparison is with their mean.
-
-    Returns:
-      (seeds, T) changes in per cent of the absolute value of the reference.
-    """
-    reference = np.array([alone[task].mean() for task in problem.tasks])
-    sign = np.array([1 if problem.maximize[task] else -1 for task in problem.tasks])
-    return 100 * sign * (metrics - reference) / np.abs(reference)
+def _what_broke(losses: np.ndarray, tasks: tuple[str, ...]) -> str:
+    """Name the first step at which a loss was not finite, and the tasks whose loss it was."""
+    bad = ~np.isfinite(losses)
+    if not bad.any():
+        return ""
+    step = int(np.argmax(bad.any(axis=(1, 2))))
+    seeds = int(bad.any(axis=(0, 2)).sum())
+    culprits = [task for task, broke in zip(tasks, bad[step].any(axis=0), strict=True) if broke]
+    which = ", ".join(culprits)
+    if len(culprits) == len(tasks):
+        which = "all losses at once, after a step whose gradient was not finite or too long"
+    return f"not finite from step {step} on, in {seeds} of {losses.shape[1]} seeds: {which}"

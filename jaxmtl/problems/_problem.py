@@ -1,53 +1,145 @@
-"""The vocabulary of the test bed: what a demo problem is made of."""
+"""What a comparison trains: initial parameters, losses, data, and what a reader cares about."""
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+import jax
 import numpy as np
+import optax
 
-from jaxmtl._typing import Array, PyTree
+from jaxmtl._checks import (
+    check_above,
+    check_callable,
+    check_flag,
+    check_optimizer,
+    real_array,
+    shown,
+    static_count,
+)
+from jaxmtl._typing import Array, LeafSelector, PyTree, TaskVector
 
 Batch = Mapping[str, Array | np.ndarray]
 
 
-class Problem(NamedTuple):
-    """A multi-task problem: a model, its losses, its metrics, its data.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Several losses of one network, with their data: what ``compare`` trains.
 
-    Every per-task dictionary has exactly the names in ``tasks`` as its keys.
+    Three things are needed; all else has a default or is found out.
 
-    Attributes:
+    Args:
+      init: ``key -> params``, any tree of floating-point arrays. With ``stateful`` a pair
+        ``(params, state)``.
+      losses: ``(params, batch) -> losses``, a tree of scalars such as ``{"depth": ..., "labels":
+        ...}``, each a mean over the batch. With ``stateful``, for batch statistics, running
+        averages and dropout: ``(params, state, batch, key) -> (losses, state)``.
+      train: a tree of arrays whose first axis runs over the examples, from which batches are drawn;
+        or ``seed -> iterator of batches``, the same for the same seed, for data that do not fit the
+        memory (grain, torch's DataLoader): batches are trees of arrays of one shape. An iterator
+        that ends is begun again.
+      metrics: ``(params, split) -> {task: scalar}``, what a reader cares about, by the names of the
+        losses; with ``stateful`` ``(params, state, split)``. The losses if None (with ``stateful``
+        as in training, with one key).
+      maximize: whether a metric is better when higher: one bool, or one for each task.
+      metric_names: what each task's metric is called in tables.
+      test: arrays as for ``train``, to report on; ``train`` if None.
+      validation: arrays likewise, to choose learning rates on.
+      shared: the leaves that are balanced, a mask or a function of the path as for ``on_shared``;
+        all others receive their own task's gradient. If None, the leaves on which more than one
+        loss depends (``shared_leaves``), and all of them where the losses are one array.
+      active: ``batch -> mask``, one bool a task, where not every batch has labels for every task.
+      stateful: whether there is a state and a key, as said above.
       name: what to call the problem in print.
-      tasks: task names, in the order of ``jax.tree.leaves`` of the losses (sorted).
-      init: ``key -> params``, a pytree whose top level is ``{"trunk": ..., "heads": {task: ...}}``.
-      losses: ``(params, batch) -> {task: scalar}``, each the mean over the batch.
-      metrics: ``(params, split) -> {task: scalar}``, what a reader cares about.
-      maximize: whether a task's metric is better when higher.
-      metric_names: what a task's metric is called.
-      train: arrays whose first axis runs over the examples.
-      validation: likewise, to choose hyperparameters on.
-      test: likewise, to report.
-      initial_values: the losses of a model that outputs zeros, from theory; None where there is no
-        theory.
-      prior_values: the losses of the best constant output, which knows the labels' prior only.
-      standardisation: the static loss weights that amount to standardising the regression targets.
-      learning_rate: of Adam, chosen on the validation split with equal weights.
-      batch: examples in a batch.
+      batch: examples in a batch, where ``train`` is arrays.
+      optimizer: ``learning_rate -> optax optimizer``, such as ``optax.adam``; what it is given is a
+        cosine decay from ``learning_rate`` to zero over the steps. Or an optax optimizer, used as
+        it is.
+      learning_rate: the rate that all methods share.
       steps: how long a comparison trains unless told.
+      tasks: the tasks' names in ``jax.tree.leaves`` order; found out if None.
+      initial_values: the losses of a model that outputs zeros, from ``jaxmtl.theory``.
+      prior_values: the losses of the best constant output, for ``prior_loss``.
+      standardisation: the weights that amount to standardising regression targets, for ``static``.
+
+    Raises:
+      ValueError: where an argument is not of its kind, naming it.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, jaxmtl
+      >>> x = jnp.linspace(-1.0, 1.0, 64)[:, None]
+      >>> data = {"x": x, "sine": jnp.sin(3 * x), "square": 100 * x**2}
+      >>> def init(key):
+      ...     return {"trunk": jax.random.normal(key, (1, 8)), "sine": jnp.zeros((8, 1)),
+      ...             "square": jnp.zeros((8, 1))}
+      >>> def losses_fn(params, batch):
+      ...     h = jnp.tanh(batch["x"] @ params["trunk"])
+      ...     return {n: jnp.mean((h @ params[n] - batch[n]) ** 2) for n in ("sine", "square")}
+      >>> problem = jaxmtl.Problem(init=init, losses=losses_fn, train=data)
     """
 
-    name: str
-    tasks: tuple[str, ...]
-    init: Callable[[Array], PyTree]
-    losses: Callable[[PyTree, Batch], dict[str, Array]]
-    metrics: Callable[[PyTree, Batch], dict[str, Array]]
-    maximize: dict[str, bool]
-    metric_names: dict[str, str]
-    train: dict[str, np.ndarray]
-    validation: dict[str, np.ndarray]
-    test: dict[str, np.ndarray]
+    init: Callable[[Array], Any]
+    losses: Callable[..., Any]
+    train: PyTree | Callable[[int], Iterator[PyTree]]
+    metrics: Callable[..., Any] | None = None
+    maximize: Any = False
+    metric_names: Any = None
+    test: PyTree = None
+    validation: PyTree = None
+    shared: LeafSelector | None = None
+    active: Callable[[PyTree], TaskVector] | None = None
+    stateful: bool = False
+    name: str = "Problem"
+    batch: int = 128
+    optimizer: Callable[[Any], optax.GradientTransformation] | optax.GradientTransformation = (
+        optax.adam
+    )
+    learning_rate: float = 1e-3
+    steps: int = 1000
+    tasks: tuple[str, ...] | None = None
     initial_values: dict[str, float] | None = None
     prior_values: dict[str, float] | None = None
     standardisation: dict[str, float] | None = None
-    learning_rate: float = 1e-2
-    batch: int = 256
-    steps: int = 800
+
+    def __post_init__(self) -> None:
+        check_callable("init", self.init, "key -> params")
+        check_callable("losses", self.losses, "(params, batch) -> losses")
+        for argument in ("metrics", "active"):
+            if getattr(self, argument) is not None:
+                check_callable(argument, getattr(self, argument), "as the docstring says")
+        static_count("batch", self.batch)
+        static_count("steps", self.steps)
+        check_above("learning_rate", self.learning_rate, 0)
+        check_flag("stateful", self.stateful)
+        if not callable(self.optimizer):
+            check_optimizer("optimizer", self.optimizer)
+        if not isinstance(self.name, str):
+            raise ValueError(f"name must be a text, but it is {shown(self.name)}.")
+        if self.tasks is not None and not _are_names(self.tasks):
+            raise ValueError(f"tasks must be a tuple of names, but it is {shown(self.tasks)}.")
+        for argument, kind in (("maximize", bool | np.bool_), ("metric_names", str)):
+            value = getattr(self, argument)
+            entries = value.values() if isinstance(value, Mapping) else [value]
+            if value is not None and not all(isinstance(entry, kind) for entry in entries):
+                what = "bool" if argument == "maximize" else "text"
+                raise ValueError(
+                    f"{argument} must be a {what}, or a dict of one for each task, but it is"
+                    f" {shown(value)}."
+                )
+        for argument in ("initial_values", "prior_values", "standardisation"):
+            value = getattr(self, argument)
+            if value is not None and not isinstance(value, Mapping):
+                raise ValueError(
+                    f"{argument} must be a dict of numbers by task, but it is {shown(value)}."
+                )
+        for argument in ("test", "validation"):
+            for leaf in jax.tree.leaves(getattr(self, argument)):
+                if not np.ndim(real_array(argument, leaf, "(examples, ...)")):
+                    raise ValueError(
+                        f"{argument} must hold arrays of one row an example, but one of them is"
+                        f" {shown(leaf)}."
+                    )
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)

@@ -90,6 +90,10 @@ def digits(tasks: Sequence[str] = tuple(_HEADS)) -> Problem:
         initial_values={task: initial[task] for task in heads},
         prior_values={task: prior[task] for task in heads},
         standardisation={task: scales.get(task, 1.0) for task in heads},
+        learning_rate=1e-2,
+        batch=256,
+        steps=800,
+        shared={"trunk": True, "heads": False},
     )
 
 

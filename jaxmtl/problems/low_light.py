@@ -83,6 +83,7 @@ def low_light() -> Problem:
         learning_rate=1e-2,
         batch=16,
         steps=400,
+        shared={"trunk": True, "heads": False},
     )
 
 

@@ -80,6 +80,8 @@ def multi_fashion(folder: str | Path = "/usr/share/datasets/fashion-mnist") -> P
         },
         learning_rate=1e-2,
         steps=1200,
+        batch=256,
+        shared={"trunk": True, "heads": False},
     )
 
 

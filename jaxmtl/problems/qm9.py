@@ -102,6 +102,8 @@ def qm9() -> Problem:
         standardisation={task: 1 / value for task, value in prior.items()},
         learning_rate=1e-2,
         steps=1600,
+        batch=256,
+        shared={"trunk": True, "heads": False},
     )
 
 

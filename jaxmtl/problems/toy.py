@@ -64,6 +64,7 @@ def toy() -> Problem:
         learning_rate=1e-3,
         batch=1,
         steps=35_000,
+        shared={"trunk": True, "heads": False},
     )
 
 

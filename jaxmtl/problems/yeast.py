@@ -80,6 +80,8 @@ def yeast() -> Problem:
         },
         learning_rate=3e-3,
         steps=400,
+        batch=256,
+        shared={"trunk": True, "heads": False},
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import jaxmtl
 from tests.references import as_vector, gradients, relative_error
-from tests.test_every_method import LOSSES, PARAMS, as_tree, every_method, make, needed
+from tests.test_every_method import LOSSES, NAMES, PARAMS, as_tree, make, needed
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -34,7 +34,13 @@ def compiled_at_the_third_call(function):
     return len(COMPILED) - before
 
 
-@every_method
+QUICK = ["static", "uncertainty", "pcgrad", "mgda", "moco"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
 def test_an_update_compiles_nothing_the_third_time(name):
     balancer = jaxmtl.report_only(make(name))
     grads, losses = as_tree(gradients(0, 3, 10)), jnp.asarray(LOSSES[:3])

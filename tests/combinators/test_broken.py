@@ -19,7 +19,10 @@ BROKEN = {
     "loss inf": (1.0, np.inf),
 }
 # One of each kind of state and route.
-KINDS = ["static", "uncertainty", "gradnorm", "mgda", "upgrad", "moco", "modo", "trimmed_mean"]
+KINDS = ["mgda", "moco"] + [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("static", "uncertainty", "gradnorm", "upgrad", "modo", "trimmed_mean")
+]
 
 
 @pytest.mark.parametrize("broken", ["gradient nan", "loss inf"])

@@ -61,6 +61,18 @@ def test_imtl_g_does_not_ascend_where_the_weights_sum_to_less_than_zero():
     assert np.all(j @ d > 0)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _update_with(name, number, grads):
+    balancer = getattr(jaxmtl, name)(number, num_tasks=len(grads))
+    return balancer.update(grads, balancer.init(grads[0]))
+
+
+def with_number(name, number, j):
+    """The update of a method whose number is an argument of the program: compiled once for all."""
+    d, state = _update_with(name, jnp.float32(number), jnp.asarray(j, jnp.float32))
+    return np.asarray(d, np.float64), state
+
+
 def fair_reference(j, a):
     """Roots of G w = w^(-1/a), found in the logarithms of the weights."""
     norms = np.linalg.norm(j, axis=1)
@@ -81,10 +93,9 @@ def fair_reference(j, a):
 @pytest.mark.parametrize("spread", [0.0, 3.0])
 @pytest.mark.parametrize("num", [2, 3, 8, 16])
 def test_fair_weights_are_stationary_and_right(num, spread, alpha):
-    balancer = jaxmtl.fairgrad(alpha, num_tasks=num)
     for seed in range(3):
         j = gradients(seed, num, 200, spread, kind="conflicting")
-        d, state = direction(balancer, j)
+        d, state = with_number("fairgrad", alpha, j)
         w = np.asarray(state.task_weights, np.float64)
         balance = w ** (1 / alpha) * (j @ (w @ j))
         assert balance.max() / balance.min() <= 1 + 1e-4
@@ -181,10 +192,9 @@ def test_upgrad_against_non_negative_least_squares(num, spread):
 @pytest.mark.parametrize("num", [2, 3, 8, 16])
 def test_cagrad_closes_its_duality_gap(num, spread, c):
     """The least progress within the ball equals its convex dual, in float64 on the gradients."""
-    balancer = jaxmtl.cagrad(c, num_tasks=num)
     for seed in range(5):
         j = gradients(seed, num, 200, spread, kind="conflicting")
-        d, state = direction(balancer, j)
+        d, state = with_number("cagrad", c, j)
         mean = j.mean(axis=0)
         radius = c * np.linalg.norm(mean)
         np.testing.assert_allclose(

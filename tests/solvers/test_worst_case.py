@@ -24,8 +24,8 @@ def update_of(j, c):
         ([[0, -3], [0, 2], [3, -2], [0, 1]], 0.9, [0.75, 0]),  # the nearest of those of level zero
         ([[0, -3], [0, 2], [3, -2], [0, 1]], 0.2, None),
         ([[1, 0], [-1, 0], [0, 1]], 1.0, [0, 1 / 3]),  # the mean, although the radius is far
-        ([[1, 0], [-1, 0]], 1.0, [0, 0]),
-        ([[1, 0], [-3, 0]], 0.5, [-0.5, 0]),
+        ([[1, 0], [-1, 0], [0, 0]], 1.0, [0, 0]),
+        ([[1, 0], [-3, 0], [0, 0]], 0.5, [-1 / 3, 0]),
         ([[0, 0], [0, 0], [0, 0]], 1.0, [0, 0]),
     ],
 )
@@ -37,6 +37,7 @@ def test_where_vectors_cancel(j, c, expected):
     assert found.residual < 1e-5
 
 
+@pytest.mark.slow
 def test_absent_vectors_of_another_length_change_nothing():
     j = np.array([[0.0, -3], [0, 2], [3, -2], [0, 1], [1e6, 0], [0, 0]])
     gramian, shares = jnp.asarray(j @ j.T, jnp.float32), jnp.array([0.25] * 4 + [0, 0])

@@ -1,0 +1,180 @@
+"""Compare methods on a problem of the user's own, or on one of the built-in ones."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import optax
+
+from jaxmtl._checks import check_above, check_flag, shown, static_count
+from jaxmtl.comparison._completed import complete
+from jaxmtl.comparison._contestants import DEFAULT, Contestant, Method, contestants, lacking
+from jaxmtl.comparison._contestants import references as alone
+from jaxmtl.comparison._progress import showing
+from jaxmtl.comparison._report import Comparison, Setting
+from jaxmtl.comparison._training import Outcome, Trainer
+from jaxmtl.problems._problem import Problem
+
+
+def compare(
+    problem: Problem,
+    methods: Sequence[Method] | None = None,
+    *,
+    seeds: int = 5,
+    steps: int | None = None,
+    optimizer: Any = None,
+    learning_rates: Sequence[float] | None = None,
+    references: bool = True,
+    seeds_at_once: int | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Train a problem with several methods, and say what differs by more than chance.
+
+    All methods share the initial parameters, the batches and the random keys of each seed, so that
+    differences are those of the methods, seed by seed. The task weights come from the gradients of
+    the shared leaves; all other leaves receive their own task's gradient.
+
+    Args:
+      problem: what to train.
+      methods: names of ``jaxmtl.methods.METHODS``, or pairs of a name and a function
+        ``(num_tasks, key) -> balancer``, such as ``("every 10", lambda T, key:
+        jaxmtl.every(jaxmtl.upgrad(num_tasks=T), 10))``. If None, ten methods, as far as the problem
+        has what they need.
+      seeds: how many; with fewer than three nothing is told from chance.
+      steps: of training; the problem's own if None.
+      optimizer: in place of the problem's, as there.
+      learning_rates: in place of the problem's, the one that each method does best with on
+        ``validation``: of a method that goes with the problem's rate by luck, nothing is learned.
+      references: whether each task is also trained alone, which Δm is measured from.
+      seeds_at_once: how many seeds are trained by one program, by ``vmap``. If None, all of them,
+        but for networks with convolutions one, which is faster there.
+      progress: whether to show it.
+
+    Returns:
+      A ``Comparison``. ``print`` or a notebook shows its table; ``.verdict`` says in sentences what
+      it means; ``.delta_m[method]`` and ``.metrics[method][task]`` are the numbers of each seed;
+      ``.plot()`` draws, ``.save(folder)`` writes, ``jaxmtl.compare.load(file)`` reads again. When
+      interrupted it holds what has finished. A method that diverges is a row that says so.
+
+    Raises:
+      ValueError: before any training, where the problem's parts do not fit each other, or a method
+        is none, or needs what the problem lacks.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, jaxmtl
+      >>> x = jnp.linspace(-1.0, 1.0, 64)[:, None]
+      >>> data = {"x": x, "sine": jnp.sin(3 * x), "square": 100 * x**2}
+      >>> def init(key):
+      ...     return {"trunk": jax.random.normal(key, (1, 8)), "sine": jnp.zeros((8, 1)),
+      ...             "square": jnp.zeros((8, 1))}
+      >>> def losses_fn(params, batch):
+      ...     h = jnp.tanh(batch["x"] @ params["trunk"])
+      ...     return {n: jnp.mean((h @ params[n] - batch[n]) ** 2) for n in ("sine", "square")}
+      >>> problem = jaxmtl.Problem(init=init, losses=losses_fn, train=data)
+      >>> found = jaxmtl.compare(problem, ["equal"], seeds=3, steps=20, progress=False)
+      >>> found.metrics["equal"]["sine"].shape
+      (3,)
+    """
+    seeds = static_count("seeds", seeds)
+    if seeds_at_once is not None:
+        seeds_at_once = static_count("seeds_at_once", seeds_at_once)
+    check_flag("references", references)
+    check_flag("progress", progress)
+    changes = {"optimizer": optimizer, "steps": steps}
+    if isinstance(problem, Problem):
+        given = {name: value for name, value in changes.items() if value is not None}
+        problem = dataclasses.replace(problem, **given)
+    completed = complete(problem)
+    full = completed.problem
+    if methods is None:
+        methods = [name for name in DEFAULT if not lacking(full, name)]
+    runs = [*(alone(full) if references else []), *contestants(full, methods)]
+    rates = _rates(full, learning_rates)
+    trainers = [
+        Trainer(
+            completed._replace(problem=dataclasses.replace(full, learning_rate=rate)),
+            steps=full.steps,
+            seeds=seeds,
+            seeds_at_once=seeds_at_once,
+        )
+        for rate in rates
+    ]
+    comparison = Comparison(setting_of(full, runs, seeds, rates))
+    try:
+        train_all(trainers, runs, comparison, progress=progress)
+    except KeyboardInterrupt:
+        print(f"Interrupted: {comparison.finished} of {len(runs)} runs finished.")
+    return comparison
+
+
+def setting_of(
+    problem: Problem, runs: list[Contestant], seeds: int, rates: Sequence[float]
+) -> Setting:
+    """What is compared, in words."""
+    if isinstance(problem.optimizer, optax.GradientTransformation):
+        training = "the problem's optimizer"
+    else:
+        name = getattr(problem.optimizer, "__name__", "optimizer")
+        name = "Adam" if name == "adam" else name.strip("<>")
+        which = " or ".join(f"{rate:g}" for rate in rates)
+        training = f"{name} {which} with cosine decay"
+    if not callable(problem.train):
+        training += f", batch {problem.batch}"
+    maximize, names = (dict(value) for value in (problem.maximize, problem.metric_names))
+    return Setting(
+        problem.name,
+        problem.tasks or (),
+        maximize,
+        names,
+        problem.steps,
+        seeds,
+        training,
+        tuple(run.name for run in runs),
+    )
+
+
+def train_all(
+    trainers: list[Trainer], runs: list[Contestant], comparison: Comparison, *, progress: bool
+) -> None:
+    """Train one after the other; what has finished is in the comparison, whatever happens."""
+    total = sum(trainer.steps * trainer.seeds for trainer in trainers)
+    with showing(len(runs), total, progress) as show:
+        for run in runs:
+            advance = show(run.name)
+            outcomes = [trainer.train(run, advance) for trainer in trainers]
+            comparison.add(run.name, _best(run, trainers[0].problem, outcomes))
+
+
+def _rates(problem: Problem, learning_rates: Sequence[float] | None) -> list[float]:
+    if learning_rates is None:
+        return [problem.learning_rate]
+    if not isinstance(learning_rates, tuple | list) or not learning_rates:
+        raise ValueError(
+            f"learning_rates must be a list of numbers above 0, but it is {shown(learning_rates)}."
+        )
+    rates = [check_above("learning_rates", rate, 0) for rate in learning_rates]
+    if problem.validation is None:
+        raise ValueError(
+            "learning_rates are chosen on validation, which the problem does not have: give it"
+            " arrays of examples that are neither in train nor in test."
+        )
+    if isinstance(problem.optimizer, optax.GradientTransformation):
+        raise ValueError(
+            "learning_rates need an optimizer that takes one: give the problem a function such as"
+            " optax.adam, or lambda rate: optax.chain(...)."
+        )
+    return rates
+
+
+def _best(run: Contestant, problem: Problem, outcomes: list[Outcome]) -> Outcome:
+    """The outcome of the learning rate that did best on validation, mean over its tasks."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    tasks: Any = problem.tasks
+    counts = run.constants > 0  # of a task alone its own
+    sign = np.array([1 if problem.maximize[task] else -1 for task in tasks])
+    values = np.stack([outcome.validation.mean(axis=0) for outcome in outcomes])
+    typical = np.abs(np.nanmedian(values, axis=0))
+    scores = (sign * values / np.where(typical > 0, typical, 1))[:, counts].mean(axis=1)
+    return outcomes[int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))]

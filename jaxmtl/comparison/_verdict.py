@@ -1,0 +1,199 @@
+"""What the numbers of a comparison say in words, and what they leave open."""
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxmtl.comparison._statistics import FEWEST_SEEDS, Interval, differs, interval
+
+# Per cent: what reads as 0.0 in the text is not called a difference, however sure it is.
+LEAST_CHANGE = 0.05
+# Longest over shortest gradient. Balancing gained nothing at 1.3 (two digits) and 4.2 (yeast), and
+# much at 20 (four tasks in different units): notebooks/choosing_a_method.ipynb.
+A_FEW = 5
+MOST_NAMED = 3  # methods or tasks in one sentence
+
+# Weights that stay as they are, in the order in which they are taken to compare with.
+FIXED = ("equal", "static", "prior_loss", "initial_loss")
+# What to try first where losses differ in kind; one backward pass each, like those above.
+FIRST = ("initial_loss", "prior_loss", "real_time_loss")
+AGAINST_CONFLICT = ("pcgrad", "upgrad", "mgda")
+
+
+class Seen(NamedTuple):
+    """What was seen of the gradients while a method trained.
+
+    Attributes:
+      conflicts: share of the pairs with a negative cosine, mean over steps and seeds.
+      norm_ratio: longest over shortest gradient, median over steps and seeds.
+    """
+
+    conflicts: float
+    norm_ratio: float
+
+
+def verdict(
+    tasks: Collection[str],
+    metrics: dict[str, np.ndarray],
+    maximize: np.ndarray,
+    changes: dict[str, np.ndarray] | None = None,
+    seen: Seen | None = None,
+) -> list[str]:
+    """Say in one to three sentences whether fixed weights are enough, who loses, what to try next.
+
+    Methods are compared with "equal", or where that is missing with the first of ``FIXED`` that is
+    there: in points of Δm, the mean over tasks of the changes; without those, in per cent of the
+    metrics of "equal", mean over tasks. Each interval stands for itself: of 40 methods that change
+    nothing, about one passes for better.
+
+    Args:
+      tasks: the T names.
+      metrics: (seeds, T) for each method; not finite where a seed diverged.
+      maximize: (T,) bool, whether a higher metric is better.
+      changes: (seeds, T) for each method, against each task trained alone on the same seed, in per
+        cent, positive for better; None without such references.
+      seen: the gradients while "equal" trained; None where nobody looked.
+
+    Returns:
+      The sentences, about this problem in these units.
+
+    Examples:
+      >>> import numpy as np
+      >>> from jaxmtl.comparison._verdict import verdict
+      >>> metrics = {"equal": np.array([[1.0, 2.0]] * 3), "mgda": np.array([[1.0, 1.0]] * 3)}
+      >>> for sentence in verdict(["a", "b"], metrics, np.array([False, False])):
+      ...     print(sentence)  # doctest: +NORMALIZE_WHITESPACE
+      On this problem in these units, over 3 seeds, better than equal by more than chance, in % of
+      the metrics of equal with 95 % intervals, are: mgda +25.0 (+25.0 to +25.0) (of 1 compared;
+      1 in 40 would pass by chance).
+      Train each task alone as well: without that, nobody can tell what is lost.
+      Start with mgda.
+    """
+    seeds = {name: len(values) for name, values in metrics.items()}
+    failed = {n: int(np.sum(~np.isfinite(values).all(axis=1))) for n, values in metrics.items()}
+    named = [f"{name} on {failed[name]} of {seeds[name]} seeds" for name in metrics if failed[name]]
+    end = f"; diverged: {', '.join(named)}." if named else "."
+    base = next((name for name in FIXED if name in metrics), None)
+    if base is None:
+        return [f"Nothing says whether fixed weights are enough: train equal as well{end}"]
+    if len(tasks) == 1:
+        return [f"There is nothing to balance in a single task{end}"]
+    if failed[base]:
+        return [f"Nothing can be compared with {base}{end}"]
+    if seeds[base] < FEWEST_SEEDS:
+        few = "One seed is" if seeds[base] == 1 else "Two seeds are"
+        return [
+            f"{few} too few to tell whether a method does better than {base}, or a task worse than"
+            f" alone, by more than chance: train with {FEWEST_SEEDS} or more{end}",
+            _advice(base, metrics, None, seen),
+        ]
+    gains, unit = _gains(base, metrics, maximize, changes)
+    intervals = {name: interval(gain) for name, gain in gains.items() if name != base}
+    known = {name: found for name, found in intervals.items() if np.isfinite(found.low)}
+    better, losers = _beyond_chance(known, "better"), None
+    second = "Train each task alone as well: without that, nobody can tell what is lost."
+    if changes is not None:
+        alone = dict(zip(tasks, map(interval, changes[base].T), strict=True))
+        losers = _beyond_chance(alone, "worse")
+        which = f"in %: {_listed(losers)}" if losers else "no task"
+        second = f"Under {base}, worse than the task trained alone by more than chance, {which}"
+        if undefined := [task for task in tasks if np.isnan(alone[task].mean)]:
+            second += f"; not comparable with it: {', '.join(undefined)}"
+            losers = losers or None
+        second += "."
+    here = f"On this problem in these units, over {seeds[base]} seeds,"
+    if not known:
+        first = f"There is nothing to compare {base} with, in {unit}{end}"
+    elif better:
+        first = (
+            f"{here} better than {base} by more than chance, in {unit} with 95 % intervals, are:"
+            f" {_listed(better)} (of {len(known)} compared; 1 in 40 would pass by chance){end}"
+        )
+    else:
+        best = dict([max(known.items(), key=lambda item: item[1].mean)])
+        first = (
+            f"{here} fixed weights are {'as good as any other' if losers else 'enough'}: no method"
+            f" of {len(known)} is better than {base} by more than chance; the best, in {unit} with"
+            f" its 95 % interval, is {_listed(best)}{end}"
+        )
+    last = _start(better, gains) if better else _advice(base, metrics, losers, seen)
+    return [first, second, last]
+
+
+def _gains(
+    base: str,
+    metrics: dict[str, np.ndarray],
+    maximize: np.ndarray,
+    changes: dict[str, np.ndarray] | None,
+) -> tuple[dict[str, np.ndarray], str]:
+    """What each seed gains over ``base``, mean over tasks; and in what unit."""
+    with np.errstate(all="ignore"):  # diverged seeds and metrics of zero: intervals without bounds
+        if changes is not None and np.all(np.isfinite(changes[base])):
+            return {n: (c - changes[base]).mean(axis=1) for n, c in changes.items()}, "points of Δm"
+        unit = np.where(maximize, 100, -100) / np.abs(metrics[base].mean(axis=0))
+        gains = {n: (unit * (m - metrics[base])).mean(axis=1) for n, m in metrics.items()}
+        return gains, f"% of the metrics of {base}"
+
+
+def _start(better: dict[str, Interval], gains: dict[str, np.ndarray]) -> str:
+    """Say where to start: a single backward pass, unless the best beats it by more than chance."""
+    best = next(iter(better))
+    cheap = [name for name in better if name in FIXED + FIRST]
+    cheap = [n for n in cheap if differs(interval(gains[best] - gains[n])) != "better"]
+    if cheap:
+        return (
+            f"Start with {cheap[0]}: a single backward pass, and none beats it by more than chance."
+        )
+    if best == "normalize":
+        return "Start with normalize, or every(normalize, 10) if T backward passes are too many."
+    return f"Start with {best}."
+
+
+def _advice(
+    base: str, tried: Collection[str], losers: dict[str, Interval] | None, seen: Seen | None
+) -> str:
+    """Say what to try where no method did better; ``losers`` is None where nobody knows them."""
+    if seen is None or np.isnan(seen.norm_ratio):
+        return (
+            f"Look at norm_ratio in the report of report_only({base}): what to try depends on it."
+        )
+    first, against = (
+        _either(name for name in names if name not in tried) for names in (FIRST, AGAINST_CONFLICT)
+    )
+    ratio = f"longest over shortest, median: {seen.norm_ratio:.3g}"
+    alike = seen.norm_ratio <= A_FEW
+    if alike and not losers:
+        condition = "if every task is near what it reaches alone, " if losers is None else ""
+        return (
+            f"The gradients are alike in length ({ratio}): {condition}stay with {base}, whatever"
+            f" the share of conflicts ({100 * seen.conflicts:.0f} %)."
+        )
+    steps = [f"{first} if the losses differ in kind" if alike else first] if first else []
+    if losers and not alike and "normalize" not in tried:
+        short = f"if the gradient of {_either(losers)} is much shorter than the others"
+        steps.append(f"normalize, or every(normalize, 10), {short}")
+    if losers and against:
+        steps.append(f"{against} if a loss rises while others fall, and must not")
+    advice = f"try {'; then '.join(steps)}" if steps else f"what to try has been tried: keep {base}"
+    return f"The gradients {'are alike' if alike else 'differ much'} in length ({ratio}): {advice}."
+
+
+def _beyond_chance(found: dict[str, Interval], which: str) -> dict[str, Interval]:
+    """Those that differ that way, the largest first."""
+    those = [n for n, i in found.items() if differs(i) == which and abs(i.mean) >= LEAST_CHANGE]
+    return {name: found[name] for name in sorted(those, key=lambda name: -abs(found[name].mean))}
+
+
+def _listed(found: dict[str, Interval]) -> str:
+    """Write "normalize +2.0 (+0.9 to +3.1)" for each of the first, and count the others."""
+    rounded = {n: [round(end, 1) + 0.0 for end in i[:3]] for n, i in found.items()}  # not -0.0
+    texts = [f"{n} {i[0]:+.1f} ({i[1]:+.1f} to {i[2]:+.1f})" for n, i in rounded.items()]
+    more = [f"and {len(texts) - MOST_NAMED} more"] if len(texts) > MOST_NAMED else []
+    return ", ".join(texts[:MOST_NAMED] + more)
+
+
+def _either(names: Iterable[str]) -> str:
+    """Write "a, b or c"."""
+    *most, last = [*names] or [""]
+    return f"{', '.join(most)} or {last}" if most else last

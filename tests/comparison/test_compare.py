@@ -1,0 +1,270 @@
+"""``compare`` on problems of a user's own: with a state, with iterators, what is refused."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxmtl
+from jaxmtl.comparison import _training
+from jaxmtl.comparison._completed import complete
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+X = np.linspace(-1, 1, 48, dtype=np.float32)[:, None]
+DATA = {"x": X, "sine": np.sin(3 * X), "square": 30 * X**2}
+QUICK = {"seeds": 3, "steps": 20, "progress": False}
+
+
+def init(key):
+    return {
+        "trunk": jax.random.normal(key, (1, 6)),
+        "heads": {name: jnp.zeros((6, 1)) for name in ("sine", "square")},
+    }
+
+
+def losses_fn(params, batch):
+    h = jnp.tanh(batch["x"] @ params["trunk"])
+    return {n: jnp.mean((h @ head - batch[n]) ** 2) for n, head in params["heads"].items()}
+
+
+PROBLEM = jaxmtl.Problem(init=init, losses=losses_fn, train=DATA, batch=16, learning_rate=0.05)
+
+
+@pytest.fixture(scope="module")
+def found():
+    methods = ["equal", ("own", lambda T, key: jaxmtl.every(jaxmtl.pcgrad(key, num_tasks=T), 5))]
+    return jaxmtl.compare(PROBLEM, methods, **QUICK)
+
+
+def test_the_least_that_a_user_gives(found):
+    assert list(found.metrics) == ["equal", "own"]
+    assert found.complete
+    assert found.setting.tasks == ("sine", "square")
+    for name in ("equal", "own"):
+        assert found.metrics[name]["sine"].shape == found.delta_m[name].shape == (3,)
+    table = found.table(140)
+    assert "sine" in table.splitlines()[1]
+    assert "loss ↓" in table
+    assert repr(found) == found.table()
+    assert "<pre" in found._repr_html_()
+    assert all(sentence in table.replace("\n", " ") for sentence in found.verdict)
+
+
+def test_training_is_what_a_loop_by_hand_gives(found):
+    """The first seed of equal weights, step by step, in NumPy's order of batches."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    rows = np.random.default_rng(0).integers(48, size=(2, 10, 3, 16), dtype=np.int32)
+    rows = rows.reshape(20, 3, 16)[:, 0]
+    params = init(keys[0])
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 20))
+    state = optimizer.init(params)
+
+    def objective(params, batch):
+        losses = losses_fn(params, batch)
+        total = sum(losses.values())
+        # The trunk descends the mean, each head its own loss.
+        frozen = {"trunk": jax.lax.stop_gradient(params["trunk"]), "heads": params["heads"]}
+        shared = {"trunk": params["trunk"], "heads": jax.lax.stop_gradient(params["heads"])}
+        mean = sum(losses_fn(shared, batch).values()) / 2
+        return mean + sum(losses_fn(frozen, batch).values()), total
+
+    for chosen in rows:
+        batch = {name: array[chosen] for name, array in DATA.items()}
+        grads = jax.grad(objective, has_aux=True)(params, batch)[0]
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    expected = losses_fn(params, DATA)
+    for task, value in expected.items():
+        np.testing.assert_allclose(found.metrics["equal"][task][0], value, rtol=1e-4)
+
+
+def test_saved_and_read_again(found, tmp_path):
+    paths = found.save(tmp_path / "deep")
+    assert [path.name for path in paths] == ["comparison.json", "comparison.png"]
+    again = jaxmtl.compare.load(paths[0])
+    assert again.table(160) == found.table(160)
+    assert again.verdict == found.verdict
+    np.testing.assert_allclose(again.delta_m["own"], found.delta_m["own"])
+    assert again.plot().get_size_inches()[0] > 5
+    with pytest.raises(FileNotFoundError):
+        jaxmtl.compare.load(tmp_path / "nothing.json")
+    (tmp_path / "other.json").write_text('{"problem": 1}')
+    with pytest.raises(ValueError, match="does not hold the numbers of a comparison"):
+        jaxmtl.compare.load(tmp_path / "other.json")
+
+
+def test_an_iterator_of_the_same_batches_gives_the_same_numbers(found):
+    rows = np.random.default_rng(0).integers(48, size=(2, 10, 3, 16), dtype=np.int32)
+    rows = rows.reshape(20, 3, 16)
+
+    def batches(seed):
+        for chosen in rows[:, seed]:
+            yield {name: array[chosen] for name, array in DATA.items()}
+
+    problem = dataclasses.replace(PROBLEM, train=batches, test=DATA)
+    streamed = jaxmtl.compare(problem, ["equal"], references=False, **QUICK)
+    for task in ("sine", "square"):
+        np.testing.assert_allclose(
+            streamed.metrics["equal"][task], found.metrics["equal"][task], rtol=1e-6
+        )
+    assert streamed.delta_m == {}
+    shown = streamed.table(120).splitlines()
+    assert not any(line.startswith("single-task") for line in shown)
+    assert "Δm" not in shown[1]
+
+
+def with_state(at):
+    """Batch statistics, a count of steps and dropout, in plain JAX."""
+
+    def start(key):
+        return init(key), {"mean": jnp.zeros(6), "steps": jnp.zeros((), jnp.int32)}
+
+    def losses(params, state, batch, key):
+        h = jnp.tanh(batch["x"] @ params["trunk"])
+        mean = 0.9 * state["mean"] + 0.1 * jnp.mean(h, axis=0)
+        h = (h - mean[None]) * jax.random.bernoulli(key, 0.8, h.shape)
+        values = {n: jnp.mean((h @ head - batch[n]) ** 2) for n, head in params["heads"].items()}
+        return values, {"mean": jax.lax.stop_gradient(mean), "steps": state["steps"] + 1}
+
+    def metrics(params, state, split):
+        h = jnp.tanh(split["x"] @ params["trunk"]) - state["mean"][None]
+        values = {n: jnp.mean((h @ head - split[n]) ** 2) for n, head in params["heads"].items()}
+        return values | {"sine": state["steps"].astype(jnp.float32)} if at == "steps" else values
+
+    return jaxmtl.Problem(
+        init=start, losses=losses, metrics=metrics, train=DATA, batch=16, stateful=True
+    )
+
+
+def test_a_network_with_a_state_and_random_keys():
+    counted = jaxmtl.compare(with_state("steps"), ["equal"], references=False, **QUICK)
+    np.testing.assert_array_equal(counted.metrics["equal"]["sine"], 20)
+    found = jaxmtl.compare(with_state("end"), ["equal"], references=False, **QUICK)
+    one_by_one = jaxmtl.compare(
+        with_state("end"), ["equal"], references=False, seeds_at_once=1, **QUICK
+    )
+    for task, values in found.metrics["equal"].items():
+        np.testing.assert_allclose(one_by_one.metrics["equal"][task], values, rtol=1e-5)
+        assert len(set(values.tolist())) == 3
+
+
+def test_one_seed_at_a_time_where_there_are_convolutions():
+    def losses(params, batch):
+        image = batch["x"].reshape(-1, 1, 1, 1)
+        h = jax.lax.conv(image, params["kernel"], (1, 1), "SAME")
+        return {"a": jnp.mean(h**2), "b": jnp.mean(jnp.sin(h))}
+
+    problem = jaxmtl.Problem(
+        init=lambda key: {"kernel": jax.random.normal(key, (2, 1, 1, 1))},
+        losses=losses,
+        train=DATA,
+        batch=4,
+    )
+    trainer = _training.Trainer(complete(problem), steps=2, seeds=3)
+    assert trainer.at_once == 1
+    assert _training.Trainer(complete(PROBLEM), steps=2, seeds=3).at_once == 3
+    assert _training.Trainer(complete(PROBLEM), steps=2, seeds=4, seeds_at_once=3).at_once == 2
+
+
+def test_a_method_that_diverges_is_a_row_that_says_so():
+    def explodes(T, key):
+        return jaxmtl.static([1e30] * T)
+
+    def linear(params, batch):
+        h = batch["x"] @ params["trunk"]
+        return {n: jnp.mean((h @ head - batch[n]) ** 2) for n, head in params["heads"].items()}
+
+    problem = dataclasses.replace(PROBLEM, losses=linear, optimizer=optax.sgd, learning_rate=1e-3)
+    found = jaxmtl.compare(problem, ["equal", ("explodes", explodes)], **QUICK)
+    assert "explodes: not finite from step 2 on, in 3 of 3 seeds" in found.table(160)
+    assert np.all(~np.isfinite(found.metrics["explodes"]["sine"]))
+    assert np.all(np.isfinite(found.metrics["equal"]["sine"]))
+    assert any("diverged: explodes on 3 of 3 seeds" in sentence for sentence in found.verdict)
+
+
+def test_tasks_may_be_missing():
+    def active(batch):
+        return {"sine": True, "square": jnp.mean(batch["x"]) > 10}
+
+    problem = dataclasses.replace(PROBLEM, active=active)
+    found = jaxmtl.compare(problem, ["equal"], references=False, **QUICK)
+    np.testing.assert_array_equal(found.outcomes["equal"].weights[:, 1], 0)
+
+
+def test_the_learning_rate_is_chosen_on_validation():
+    problem = dataclasses.replace(PROBLEM, validation=DATA)
+    rates = [1e-6, 0.05]
+    found = jaxmtl.compare(problem, ["equal"], learning_rates=rates, **QUICK)
+    assert found.outcomes["equal"].learning_rate == 0.05
+    assert "1e-06 or 0.05" in found.table(120)
+
+
+def test_interrupted_it_returns_what_has_finished(monkeypatch, capsys):
+    train = _training.Trainer.train
+
+    def interrupted(self, contestant, advance):
+        if contestant.name == "mgda":
+            raise KeyboardInterrupt
+        return train(self, contestant, advance)
+
+    monkeypatch.setattr(_training.Trainer, "train", interrupted)
+    found = jaxmtl.compare(PROBLEM, ["equal", "mgda"], seeds=1, steps=4)
+    assert list(found.metrics) == ["equal"]
+    assert not found.complete
+    assert "3 of 4 runs finished" in capsys.readouterr().out
+
+
+def changed(**parts):
+    return lambda: jaxmtl.compare(dataclasses.replace(PROBLEM, **parts), ["equal"], **QUICK)
+
+
+def batches_of(*shapes):
+    def train(seed):
+        for shape in shapes:
+            yield {name: np.ones(shape, np.float32) for name in DATA}
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: jaxmtl.compare("digits"), r"must be a jaxmtl\.Problem"),
+        (lambda: jaxmtl.compare(PROBLEM, "equal"), "methods must be a list of names"),
+        (lambda: jaxmtl.compare(PROBLEM, []), "methods must be a list of names"),
+        (lambda: jaxmtl.compare(PROBLEM, ["mdga"]), "did you mean mgda"),
+        (lambda: jaxmtl.compare(PROBLEM, ["equal", "equal"]), "equal come twice"),
+        (lambda: jaxmtl.compare(PROBLEM, ["ntk"]), "ntk needs ntk_traces at every step"),
+        (lambda: jaxmtl.compare(PROBLEM, ["static"]), "static needs targets"),
+        (lambda: jaxmtl.compare(PROBLEM, [("mine", lambda T, key: jaxmtl.mgda())]), "was told"),
+        (lambda: jaxmtl.compare(PROBLEM, [("mine", jaxmtl.mgda())]), "a pair of a name and a"),
+        (lambda: jaxmtl.compare(PROBLEM, seeds=0), "seeds must be a whole number"),
+        (lambda: jaxmtl.compare(PROBLEM, learning_rates=[0.1]), "chosen on validation"),
+        (changed(batch=0), "batch must be a whole number of at least 1"),
+        (changed(losses=None), "losses must be a function"),
+        (changed(losses=lambda p, b: {"a": jnp.sum(p["trunk"])}), "two losses at least"),
+        (changed(losses=lambda p, b: {"a": p["trunk"], "b": 1.0}), "has shape"),
+        (changed(maximize={"sine": True}), "maximize must have one entry for each task"),
+        (changed(metrics=lambda p, s: {"sine": 1.0}), "metrics must return one scalar for each"),
+        (changed(metrics=lambda p, s: {"sine": jnp.ones(2), "square": 1.0}), "must be a scalar"),
+        (changed(shared=lambda path: path == "tail"), "No leaf is selected as shared"),
+        (changed(shared={"nothing": True}), "does not fit"),
+        (changed(train={"x": X, "y": X[:3]}), "first axis runs over the examples"),
+        (changed(train=batches_of((2, 1))), "test is needed where train is a function"),
+        (changed(train=batches_of(), test=DATA), "gave no batch"),
+        (changed(train=batches_of((2, 1), (3, 1)), test=DATA), "must have the same shapes"),
+        (changed(stateful=True), "init must return a pair"),
+        (changed(tasks=("a", "b")), "but the losses bear the names"),
+        (
+            changed(losses=lambda p, b: {n: jnp.sum(h) for n, h in p["heads"].items()}),
+            "nothing to balance",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence_each(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
