@@ -1,208 +1,192 @@
-"""What may be asked of the inputs, said in full sentences before anything is traced."""
+"""What may be asked of the inputs, said in full sentences before anything is traced.
+
+A number may be Python's, NumPy's or a JAX scalar. One that is traced, such as those of
+``optax.inject_hyperparams``, has no value yet: of it the type and the shape are checked.
+"""
 
 import math
-import numbers
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl._typing import PyTree
+
+STATIC = "Inside optax.inject_hyperparams, list it in static_args."
 
 
-def check_num_tasks(num_tasks: Any) -> None:
+def check_num_tasks(num_tasks: Any) -> int:
     """Raise unless ``num_tasks`` is a Python integer of at least one."""
-    if isinstance(num_tasks, bool) or not isinstance(num_tasks, int | np.integer):
-        raise ValueError(
-            f"num_tasks must be a Python int, because arrays are shaped by it, but it is"
-            f" {num_tasks!r}. Inside optax.inject_hyperparams, list it in static_args."
-        )
-    if num_tasks < 1:
-        raise ValueError(f"num_tasks must be at least 1, but it is {num_tasks}.")
+    return static_count("num_tasks", num_tasks)
 
 
 def optional_num_tasks(num_tasks: int | None) -> int | None:
     """Check ``num_tasks`` where a method can do without it."""
-    if num_tasks is not None:
-        check_num_tasks(num_tasks)
-    return num_tasks
+    return None if num_tasks is None else check_num_tasks(num_tasks)
 
 
-def check_at_least(name: str, value: Any, minimum: float) -> None:
-    """Raise unless a number of at least ``minimum`` came; a hyperparameter array passes."""
+def check_at_least(name: str, value: Any, minimum: float) -> Any:
+    """Read a finite number of at least ``minimum``."""
+    return _check_number(
+        name, value, f"number of at least {minimum}", lambda x: minimum <= x and math.isfinite(x)
+    )
+
+
+def check_share(name: str, value: Any) -> Any:
+    """Read a number from 0 to below 1."""
+    return _check_number(name, value, "number from 0 to below 1", lambda x: 0 <= x < 1)
+
+
+def check_finite(name: str, value: Any) -> Any:
+    """Read a finite number."""
+    return _check_number(name, value, "finite number", math.isfinite)
+
+
+def check_above(name: str, value: Any, bound: float) -> Any:
+    """Read a finite number above ``bound``."""
+    return _check_number(
+        name, value, f"finite number above {bound}", lambda x: bound < x and math.isfinite(x)
+    )
+
+
+def check_range(name: str, value: Any, least: float, most: float, why: str = "") -> Any:
+    """Read a number from ``least`` to ``most``."""
+    kind = f"number from {least} to {most}"
+    return _check_number(name, value, kind, lambda x: least <= x <= most, why=why)
+
+
+def check_count(name: str, value: Any, minimum: int = 1) -> Any:
+    """Read a whole number of at least ``minimum``."""
+    kind = f"whole number of at least {minimum}"
+    return _check_number(name, value, kind, lambda x: minimum <= x < 2**31, (jnp.integer,))
+
+
+def static_count(name: str, value: Any, minimum: int = 1) -> int:
+    """Read a whole number of at least ``minimum`` by which arrays are shaped, or loops unrolled.
+
+    Raises:
+      ValueError: also for one that is traced.
+    """
     if isinstance(value, jax.Array):
-        return
-    if not isinstance(value, numbers.Real) or not minimum <= float(value) < math.inf:
-        raise ValueError(f"{name} must be a number of at least {minimum}, but it is {value!r}.")
-
-
-def check_share(name: str, value: Any) -> None:
-    """Raise unless a number from 0 to below 1 came; a hyperparameter array passes."""
-    if isinstance(value, jax.Array):
-        return
-    if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
-        raise ValueError(f"{name} must be a number from 0 to below 1, but it is {value!r}.")
-
-
-def check_finite(name: str, value: Any) -> None:
-    """Raise unless a finite number came; a hyperparameter array passes."""
-    if isinstance(value, jax.Array):
-        return
-    if not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, but it is {value!r}.")
-
-
-def check_above(name: str, value: Any, bound: float) -> None:
-    """Raise unless a number above ``bound`` came; a hyperparameter array passes."""
-    if isinstance(value, jax.Array):
-        return
-    if not isinstance(value, numbers.Real) or not float(value) > bound:
-        raise ValueError(f"{name} must be a number above {bound}, but it is {value!r}.")
-
-
-def check_probability(name: str, value: Any) -> None:
-    """Raise unless a number from 0 to 1 came; a hyperparameter array passes."""
-    if isinstance(value, jax.Array):
-        return
-    if not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
-        raise ValueError(f"{name} must be a number from 0 to 1, but it is {value!r}.")
-
-
-def check_count(name: str, value: Any, minimum: int = 1) -> None:
-    """Raise unless a whole number of at least ``minimum`` came; a hyperparameter array passes."""
-    if isinstance(value, jax.Array):
-        return
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or not minimum <= value < 2**31:
         raise ValueError(
-            f"{name} must be a whole number of at least {minimum}, but it is {value!r}."
+            f"{name} must be a Python int, because arrays are shaped by it, but it is"
+            f" {shown(value)}. {STATIC}"
+        )
+    check_count(name, value, minimum)
+    return int(value)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless True or False came."""
+    if not isinstance(value, bool | np.bool_):
+        traced = f" {STATIC}" if isinstance(value, jax.core.Tracer) else ""
+        raise ValueError(f"{name} must be True or False, but it is {shown(value)}.{traced}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise unless ``value`` is one of ``choices``."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, but it is {shown(value)}.")
+
+
+def check_callable(name: str, value: Any, call: str) -> None:
+    """Raise unless a function came; ``call`` says how it will be called."""
+    if not callable(value):
+        raise ValueError(f"{name} must be a function {call}, but it is {shown(value)}.")
+
+
+def check_argnums(argnums: Any) -> Any:
+    """Read which positional arguments are meant: an int, or a tuple of different ones."""
+    several = isinstance(argnums, tuple | list)
+    numbers = argnums if several else [argnums]
+    kinds = int | np.integer
+    if not all(isinstance(n, kinds) and not isinstance(n, bool) for n in numbers) or not numbers:
+        raise ValueError(
+            f"argnums must be an int or a tuple of ints, but it is {shown(argnums)}: the numbers,"
+            " from 0, of the positional arguments to differentiate."
+        )
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"argnums must hold different numbers, but it is {shown(argnums)}.")
+    return tuple(map(int, numbers)) if several else int(argnums)
+
+
+def check_optimizer(name: str, value: Any) -> None:
+    """Raise unless an optax transformation came, and none that reduces stacked gradients."""
+    is_balancer = hasattr(value, "weighting")
+    if is_balancer or not (hasattr(value, "init") and hasattr(value, "update")):
+        cure = " Call it: optax.adam(1e-2) makes one, optax.adam does not." * callable(value)
+        if is_balancer:
+            cure = " That is a balancer, which comes after per_task and before an optimizer."
+        raise ValueError(
+            f"{name} must be an optax transformation, such as optax.adam(1e-2), but it is"
+            f" {shown(value)}.{cure}"
         )
 
 
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise unless ``value`` is one of ``choices``."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, but it is {value!r}.")
+def real_array(name: str, value: Any, shape: str = "", *, ndim: int | None = None) -> Any:
+    """Read an array of real numbers, of so many axes; ``shape`` says which, as "(N, T)".
 
-
-def typed_key(key: Any) -> Array:
-    """Read a random key: a typed key, a raw key of the default implementation, or an integer seed.
+    Returns:
+      A JAX array as it came, anything else as a NumPy array, in which no digit is lost.
 
     Raises:
-      ValueError: where it is none of them.
+      ValueError: where it is no array of numbers, or has other axes.
     """
-    if isinstance(key, int | np.integer | np.ndarray | jax.Array) and not isinstance(key, bool):
-        dtype, shape = jnp.result_type(key), jnp.shape(key)
-        if jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ():
-            return jnp.asarray(key)
-        raw = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-        if (dtype, shape) == (raw.dtype, raw.shape):
-            return jax.random.wrap_key_data(jnp.asarray(key))
-        if jnp.issubdtype(dtype, jnp.integer) and shape == ():
-            return jax.random.key(key)
-    raise ValueError(
-        "key must be one JAX random key, such as jax.random.key(0), or an int seed, but it is"
-        f" {key!r}. A raw key of another implementation than jax_default_prng_impl has to be"
-        ' wrapped, as in jax.random.wrap_key_data(key, impl="rbg").'
-    )
+    try:
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+    except (TypeError, ValueError):  # rows of different lengths
+        array = None
+    if not is_real(array):
+        of_shape = f" of shape {shape}" if shape else ""
+        raise ValueError(
+            f"{name} must be an array of real numbers{of_shape}, but it is {shown(value)}."
+        )
+    if ndim is not None and np.ndim(array) != ndim:
+        raise ValueError(f"{name} must have shape {shape}, but it has {np.shape(array)}.")
+    return array
 
 
 def check_floating(what: str, tree: PyTree, *, or_whole: bool = False) -> None:
     """Raise unless all leaves are real floating-point numbers, or whole ones where they may be."""
     kinds = (jnp.floating, jnp.integer, jnp.bool_) if or_whole else (jnp.floating,)
     for path, leaf in jax.tree.leaves_with_path(tree):
-        dtype = jnp.result_type(leaf)
-        if not any(jnp.issubdtype(dtype, kind) for kind in kinds):
+        if not is_real(leaf, kinds):
+            name = f" {leaf_path(path)!r}" if path else ""
+            came = f"has type {leaf.dtype}" if hasattr(leaf, "dtype") else f"is {shown(leaf)}"
             raise ValueError(
-                f"The {what} {leaf_path(path)!r} has type {dtype}, but only real floating-point"
-                " gradients can be balanced: differentiate with respect to floating leaves only,"
-                " and write a complex number as two real ones."
+                f"The {what}{name} {came}, but only real floating-point gradients can be"
+                " balanced: differentiate with respect to floating leaves only, and write a"
+                " complex number as two real ones."
             )
 
 
-def task_vector(name: str, value: TaskVector, num_tasks: int | None = None) -> Array:
-    """Read one number per task.
-
-    Args:
-      name: the argument's name, for the message.
-      value: an array of shape (T,), or a tree of scalars in ``jax.tree.leaves`` order.
-      num_tasks: the length to insist on, if known.
-
-    Returns:
-      An array of shape (T,); a NumPy array where nothing of the input is on a device, so that a
-      balancer can be built before JAX chooses its devices.
-
-    Raises:
-      ValueError: where the value is not one scalar per task, or of another length.
-    """
-    leaves = jax.tree.leaves(value)
-    if not all(_is_real(leaf) for leaf in leaves):
-        raise ValueError(f"{name} must hold one real number per task, but it is {value!r}.")
-    shapes = [np.shape(leaf) for leaf in leaves]
-    stack = jnp.stack if any(isinstance(leaf, jax.Array) for leaf in leaves) else np.stack
-    if len(leaves) == 1 and len(shapes[0]) == 1:
-        vector = leaves[0]
-    elif leaves and not any(shapes):
-        vector = stack(leaves)
-    else:
-        raise ValueError(
-            f"{name} must hold one scalar per task, as an array of shape (T,) or a tree of scalars,"
-            f" but its leaves have shapes {shapes}."
-        )
-    if num_tasks is not None and vector.shape != (num_tasks,):
-        raise ValueError(
-            f"{name} holds {vector.shape[0]} values, but there are {num_tasks} tasks: give one for"
-            " each, in jax.tree.leaves order of the losses."
-        )
-    return vector
-
-
-def task_mask(name: str, value: TaskVector, num_tasks: int) -> Array:
-    """Read one bool per task.
-
-    Raises:
-      ValueError: where the value is not one scalar per task, or not of type bool.
-    """
-    mask = task_vector(name, value, num_tasks)
-    if mask.dtype != bool:
-        raise ValueError(
-            f"{name} must be a mask of bools, one a task, but it has type {mask.dtype}: for"
-            f" numbers, pass {name}=(mask != 0)."
-        )
-    return jnp.asarray(mask)
-
-
-def _is_real(leaf: Any) -> bool:
-    if not isinstance(leaf, bool | int | float | np.generic | np.ndarray | jax.Array):
+def is_real(leaf: Any, kinds: Sequence[Any] = (jnp.floating, jnp.integer, jnp.bool_)) -> bool:
+    """Whether a leaf is a real number, or an array of them, of one of these kinds."""
+    # Names and classes are types to NumPy, and None is float64.
+    if leaf is None or isinstance(leaf, str | bytes | type | np.dtype):
         return False
-    kinds = (jnp.floating, jnp.integer, jnp.bool_)
-    return any(jnp.issubdtype(jnp.result_type(leaf), kind) for kind in kinds)
+    if isinstance(leaf, int) and not -(2**63) <= leaf < 2**63:
+        return False
+    try:
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+        return any(jnp.issubdtype(dtype, kind) for kind in kinds)
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
-def constant_vector(
-    name: str,
-    value: TaskVector,
-    num_tasks: int | None = None,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-) -> Array:
-    """Read a constant per-task vector: finite and, where asked for, above a bound or no less."""
-    vector = task_vector(name, value, num_tasks)
-    if not isinstance(vector, jax.core.Tracer):
-        values, limits = np.asarray(vector, dtype=float), np.finfo(np.float32)
-        if not np.all(np.abs(values) <= limits.max):
-            raise ValueError(f"{name} must be finite in float32, but it is {values}.")
-        if least is not None and not np.all(values >= least):
-            raise ValueError(f"{name} must be at least {least} for every task, but it is {values}.")
-        if above is not None and not np.all(values > above):
-            raise ValueError(f"{name} must be above {above} for every task, but it is {values}.")
-        if above is not None and not np.all(values >= limits.tiny):
-            raise ValueError(
-                f"{name} must have reciprocals that are finite in float32, but it is {values}."
-            )
-    return vector
+def shown(value: Any) -> str:
+    """A value in a message: in brief, and a traced one without its innards."""
+    if isinstance(value, jax.core.Tracer):
+        return f"a traced {value.dtype}{list(value.shape)}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def wide_dtype(*dtypes: Any) -> jnp.dtype:
+    """float32, or float64 where one of these is; also where types must not be promoted."""
+    return jnp.dtype(jnp.float64 if jnp.dtype(jnp.float64) in dtypes else jnp.float32)
 
 
 def leaf_path(path: tuple[Any, ...]) -> str:
@@ -218,3 +202,37 @@ def leaf_path(path: tuple[Any, ...]) -> str:
 def path_name(path: tuple[Any, ...]) -> str:
     """Write a path, such as a loss's, as "aux/depth"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _check_number(
+    name: str,
+    value: Any,
+    kind: str,
+    fits: Callable[[Any], bool],
+    kinds: Sequence[Any] = (jnp.floating, jnp.integer),
+    why: str = "",
+) -> Any:
+    """Read a number as Python's; a traced one as it is."""
+    number = _number(value, kinds)
+    traced = isinstance(number, jax.core.Tracer)
+    if number is None or not (traced or fits(number)):
+        raise ValueError(f"{name} must be a {kind}, but it is {shown(value)}{why}.")
+    return number
+
+
+def _number(value: Any, kinds: Sequence[Any]) -> Any:
+    """A real number as Python's, a traced one as it is; None for anything else."""
+    is_array = isinstance(value, np.generic | np.ndarray | jax.Array) and value.shape == ()
+    if not is_array and (isinstance(value, bool) or not isinstance(value, int | float)):
+        return None
+    if isinstance(value, jax.core.Tracer):
+        return value if is_real(value, kinds) else None
+    number = value.item() if is_array and is_real(value) else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return None
+    if jnp.floating not in kinds:
+        return number if isinstance(number, int) else None
+    try:
+        return float(number)  # JAX has no int beyond 32 bits
+    except OverflowError:
+        return math.inf

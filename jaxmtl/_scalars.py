@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmtl._checks import path_name, task_vector
+from jaxmtl._checks import path_name
+from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._base import BalancerState
 from jaxmtl.diagnostics import Report

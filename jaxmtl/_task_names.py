@@ -6,7 +6,6 @@ import warnings
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmtl._checks import path_name
@@ -70,7 +69,7 @@ def _names(value: Any) -> tuple[str, ...] | None:
     entries = jax.tree.leaves_with_path(value)
     keys = {type(key) for path, _ in entries for key in path}
     numbered = {jax.tree_util.SequenceKey, jax.tree_util.FlattenedIndexKey}
-    if not keys - numbered or any(jnp.ndim(leaf) for _, leaf in entries if not _is_text(leaf)):
+    if not keys - numbered or any(np.ndim(leaf) for _, leaf in entries if not _is_text(leaf)):
         return None
     return tuple(path_name(path) for path, _ in entries)
 

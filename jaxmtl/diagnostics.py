@@ -18,7 +18,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import task_vector
+from jaxmtl._checks import real_array
+from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import (
@@ -66,7 +67,6 @@ class Report(NamedTuple):
     broken_steps: Array
 
 
-@jax.jit
 def report(gramian: Array, weights: Array) -> Report:
     """Say what a Gramian and the task weights tell of a step.
 
@@ -88,11 +88,18 @@ def report(gramian: Array, weights: Array) -> Report:
       >>> print(found.norms, found.cosines[0, 1], found.norm_ratio, found.similarity)
       [2. 1.] -0.5 2.0 0.8
     """
+    gramian = jnp.asarray(real_array("gramian", gramian, "(T, T)", ndim=2))
+    weights = jnp.asarray(real_array("weights", weights, "(T,)", ndim=1))
     if gramian.shape != 2 * weights.shape:
         raise ValueError(
             f"gramian must have shape (T, T) for weights of shape (T,), but they have"
             f" {gramian.shape} and {weights.shape}."
         )
+    return _report(gramian, weights)
+
+
+@jax.jit
+def _report(gramian: Array, weights: Array) -> Report:
     with jax.default_matmul_precision("highest"):
         lengths = jnp.sqrt(jnp.diagonal(gramian))
         sound = jnp.isfinite(lengths)
@@ -113,7 +120,7 @@ def report(gramian: Array, weights: Array) -> Report:
     return Report(
         lengths,
         cosines,
-        jnp.sum(jnp.where(pairs, cosines < 0, False)) / count.astype(norms.dtype),
+        jnp.sum(pairs & (cosines < 0), dtype=norms.dtype) / count.astype(norms.dtype),
         jnp.where(jnp.any(there), jnp.max(norms) / shortest, 0),
         jnp.sum(jnp.where(pairs, 2 * ratio / (1 + ratio**2), 0)) / count.astype(norms.dtype),
         along * reciprocal(length),
@@ -161,10 +168,10 @@ def report_only(balancer: Balancer) -> Balancer:
 
     def write(given: Given, weights: Array, last: Report) -> Report:
         broken = ~(given.finite_losses & given.finite_gradients)
-        return report(given.gramian, weights.astype(given.gramian.dtype))._replace(
+        return _report(given.gramian, weights.astype(given.gramian.dtype))._replace(
             finite_losses=given.finite_losses,
             finite_gradients=given.finite_gradients,
-            broken_steps=last.broken_steps + broken,
+            broken_steps=last.broken_steps + broken.astype(last.broken_steps.dtype),
         )
 
     weighting = balancer.weighting
@@ -221,6 +228,7 @@ def by_task(losses: PyTree, values: Array) -> PyTree:
     """
     leaves, treedef = jax.tree.flatten(losses)
     num = task_vector("losses", losses).shape[0]
+    values = jnp.asarray(real_array("values", values, "(T, ...)"))
     if values.shape[:1] != (num,):
         raise ValueError(
             f"values must have one entry for each of the {num} losses, but its shape is"

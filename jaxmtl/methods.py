@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import jax
 
-from jaxmtl._checks import check_num_tasks, typed_key
+from jaxmtl._checks import check_num_tasks
 from jaxmtl._typing import Array
 from jaxmtl.balancing._base import Balancer
+from jaxmtl.balancing._random_keys import typed_key
 from jaxmtl.coordinates.graddrop import graddrop
 from jaxmtl.coordinates.trimmed_mean import trimmed_mean
 from jaxmtl.gradients.aligned_mtl import aligned_mtl
@@ -111,10 +112,16 @@ def make(name: str, num_tasks: int, key: Array | int | None = None) -> Balancer:
       >>> [methods.make(name, num_tasks=3) for name in ("mgda", "gls")]
       [mgda(num_tasks=3), gls(num_tasks=3)]
     """
-    if name not in METHODS:
+    method = _find(name)
+    num_tasks = check_num_tasks(num_tasks)
+    return method.make(num_tasks, typed_key(0 if key is None else key))
+
+
+def _find(name: str) -> Method:
+    """A method's line; a sentence where there is none."""
+    if not isinstance(name, str) or name not in METHODS:
         raise ValueError(f"There is no method {name!r}{suggestion(name, METHODS, 'method')}.")
-    check_num_tasks(num_tasks)
-    return METHODS[name].make(num_tasks, typed_key(0 if key is None else key))
+    return METHODS[name]
 
 
 def suggestion(name: str, names: Iterable[str], kind: str) -> str:
@@ -435,7 +442,7 @@ def describe(name: str) -> tuple[str, ...]:
       The weights, what it reads, the backward passes of a step, degree, the length of the update on
       four identical unit gradients, what it promises, and the reference.
     """
-    method = METHODS[name]
+    method = _find(name)
     balancer = method.make(4, jax.random.key(0))
     # The further batches stand in the table by the argument that brings them.
     reads = sorted(balancer.weighting.reads - {"cross_gramian"}, reverse=True)

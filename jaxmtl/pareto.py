@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxmtl._checks import check_at_least, check_count
+from jaxmtl._checks import check_at_least, check_num_tasks, real_array, static_count
 from jaxmtl._typing import Array
 
 __all__ = ["dominates", "hypervolume", "non_dominated", "preferences"]
@@ -46,7 +46,7 @@ def dominates(point: ArrayLike, other: ArrayLike) -> Array:
       >>> [bool(pareto.dominates(point, other)) for other in jnp.array([[1.0, 3.0], [0.0, 9.0]])]
       [True, False]
     """
-    point, other = jnp.asarray(point), jnp.asarray(other)
+    point, other = jnp.asarray(real_array("point", point)), jnp.asarray(real_array("other", other))
     if point.shape[-1:] != other.shape[-1:] or not point.ndim:
         raise ValueError(
             "point and other must have one loss for each of the same T tasks on their last axis,"
@@ -115,7 +115,7 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> Array:
       Zitzler & Thiele, `Multiobjective optimization using evolutionary algorithms: a comparative
       case study <https://doi.org/10.1007/BFb0056872>`_, 1998
     """
-    points, reference = _stacked(points), jnp.asarray(reference)
+    points, reference = _stacked(points), jnp.asarray(real_array("reference", reference))
     if reference.shape != points.shape[1:]:
         raise ValueError(
             f"reference must have shape (T,) for points of shape (N, T), but they have"
@@ -183,8 +183,8 @@ def preferences(num_tasks: int, divisions: int, *, least: float = 0.0) -> Array:
       Nonlinear Multicriteria Optimization Problems <https://doi.org/10.1137/S1052623496307510>`_,
       1998
     """
-    check_count("num_tasks", num_tasks)
-    check_count("divisions", divisions)
+    num_tasks = check_num_tasks(num_tasks)
+    divisions = static_count("divisions", divisions)
     check_at_least("least", least, 0)
     if not least * num_tasks < 1:
         raise ValueError(
@@ -202,7 +202,7 @@ def preferences(num_tasks: int, divisions: int, *, least: float = 0.0) -> Array:
 
 
 def _stacked(points: ArrayLike) -> Array:
-    points = jnp.asarray(points)
+    points = jnp.asarray(real_array("points", points))
     if points.ndim != 2 or not points.shape[1]:
         raise ValueError(
             f"points must have shape (N, T), one point a row, but they have {points.shape}."

@@ -7,10 +7,10 @@ steps. What they cost at these two points gives the scale of each loss, for
 The helpers return Python floats, computed in float64 from data at hand; call them outside ``jit``.
 """
 
-import numbers
-
 import numpy as np
 from numpy.typing import ArrayLike
+
+from jaxmtl._checks import check_choice, check_count, check_flag, real_array
 
 
 def zero_output_cross_entropy(num_classes: int) -> float:
@@ -30,8 +30,7 @@ def zero_output_cross_entropy(num_classes: int) -> float:
       >>> round(theory.zero_output_cross_entropy(10), 4)
       2.3026
     """
-    if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
-        raise ValueError(f"num_classes must be a whole number above 1, but it is {num_classes}.")
+    check_count("num_classes", num_classes, 2)
     return float(np.log(num_classes))
 
 
@@ -76,7 +75,7 @@ def prior_cross_entropy(frequencies: ArrayLike) -> float:
       >>> round(theory.prior_cross_entropy([30, 10]), 4)
       0.5623
     """
-    p = np.asarray(frequencies, dtype=np.float64)
+    p = _numbers("frequencies", frequencies)
     if p.ndim != 1 or not np.all(np.isfinite(p)) or np.any(p < 0) or p.sum() == 0:
         raise ValueError(
             "frequencies must be a (K,) array of numbers at or above zero, not all zero, but it is"
@@ -104,7 +103,7 @@ def prior_binary_cross_entropy(frequencies: ArrayLike) -> float:
       >>> round(theory.prior_binary_cross_entropy(0.25), 4)
       0.5623
     """
-    q = np.atleast_1d(np.asarray(frequencies, dtype=np.float64)).ravel()
+    q = np.atleast_1d(_numbers("frequencies", frequencies)).ravel()
     if q.size == 0 or not np.all((q >= 0) & (q <= 1)):
         raise ValueError(
             f"frequencies must lie within [0, 1], but they are {frequencies!r}: give the share of"
@@ -138,8 +137,12 @@ def prior_squared_error(
     return _mean_square(y - y.mean(axis=0), reduction, halved)
 
 
+def _numbers(name: str, values: ArrayLike) -> np.ndarray:
+    return np.asarray(real_array(name, values), np.float64)
+
+
 def _examples(targets: ArrayLike) -> np.ndarray:
-    y = np.asarray(targets, dtype=np.float64)
+    y = _numbers("targets", targets)
     if y.ndim == 0 or y.size == 0 or not np.all(np.isfinite(y)):
         raise ValueError(
             "targets must be a finite array with one row per example, but its shape is"
@@ -149,7 +152,7 @@ def _examples(targets: ArrayLike) -> np.ndarray:
 
 
 def _mean_square(y: np.ndarray, reduction: str, halved: bool) -> float:
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"reduction must be 'sum' or 'mean', but it is {reduction!r}.")
+    check_choice("reduction", reduction, ("sum", "mean"))
+    check_flag("halved", halved)
     per_example = np.sum(y**2, axis=1) if reduction == "sum" else np.mean(y**2, axis=1)
     return float(np.mean(per_example)) * (0.5 if halved else 1.0)

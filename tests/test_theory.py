@@ -52,7 +52,10 @@ def test_binary_prior():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: theory.zero_output_cross_entropy(1), "num_classes must be a whole number above 1"),
+        (
+            lambda: theory.zero_output_cross_entropy(1),
+            "must be a whole number of at least 2",
+        ),
         (lambda: theory.prior_cross_entropy([0.0, 0.0]), "frequencies must be"),
         (lambda: theory.prior_cross_entropy([0.5, -0.5]), "frequencies must be"),
         (lambda: theory.prior_binary_cross_entropy(3.0), r"must lie within \[0, 1\]"),

@@ -6,13 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_floating, task_mask, task_vector
+from jaxmtl._checks import check_callable, check_floating
+from jaxmtl._task_values import task_mask, task_vector
 from jaxmtl._typing import PyTree, TaskVector
 from jaxmtl.backward._cpu_layouts import laid_out
 from jaxmtl.backward._linearise import linearise, pull_back_each, pull_back_weights
 from jaxmtl.balancing._base import Balancer, BalancerState, check_balancer
 from jaxmtl.balancing._gram import finite_rows, only_active, rows, solve_dtype
-from jaxmtl.balancing._state import all_finite, check_state, keep
+from jaxmtl.balancing._state import all_finite, check_is_state, check_state, keep
+from jaxmtl.balancing._step import read_extra
 
 
 def value_and_features_grad(
@@ -57,6 +59,8 @@ def value_and_features_grad(
       Sener & Koltun, `Multi-Task Learning as Multi-Objective Optimization
       <https://arxiv.org/abs/1810.04650>`_, 2018
     """
+    check_callable("encode", encode, "(shared, *args) -> features")
+    check_callable("decode", decode, "(heads, features, *args) -> losses")
     check_balancer(balancer)
     if balancer.roles.measured:
         raise ValueError(
@@ -72,15 +76,24 @@ def value_and_features_grad(
         active: TaskVector | None = None,
         extra: dict[str, Any] | None = None,
     ) -> tuple[PyTree, tuple[PyTree, PyTree], BalancerState]:
+        extra = read_extra(extra)
+        check_is_state(state)
+        check_floating("shared parameter", shared)
+        check_floating("parameter of heads", heads)
         check_state(balancer, state, solve_dtype(jax.tree.leaves(shared)))
-        check_floating("parameter", shared)
         kept = jax.tree.leaves(state.preparation)
         if any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in kept):
             raise ValueError(
                 "The balancer keeps averages of each task's gradient, but gradients of features"
                 " belong to a batch: use value_and_task_grads and balancer.update."
             )
-        features, pull_encoder = jax.vjp(lambda shared: encode(shared, *args), shared)
+
+        def features_of(shared: PyTree) -> PyTree:
+            features = encode(shared, *args)
+            check_floating("feature", features)
+            return features
+
+        features, pull_encoder = jax.vjp(features_of, shared)
         at = linearise(decode, (0, 1), False, (heads, features, *args), {})
         if active is None and not balancer.skips_broken:
             to_features = at._replace(pull_back=lambda cotangents: at.pull_back(cotangents)[1])
@@ -91,7 +104,7 @@ def value_and_features_grad(
             rows_of_heads, of_features = stacked = pull_back_each(at, chunk_size=None)
             present = jnp.ones(at.num_tasks, bool)
             if active is not None:
-                present = task_mask("active", active, at.num_tasks)
+                present = jnp.asarray(task_mask("active", active, at.num_tasks))
             if balancer.skips_broken:
                 values = task_vector("losses", at.losses)
                 sound = jnp.isfinite(values) & finite_rows(stacked)
@@ -104,7 +117,7 @@ def value_and_features_grad(
                 lambda leaf: jnp.sum(only_active(present, leaf), axis=0), rows_of_heads
             )
         combined, new_state = balancer.update(
-            of_features, state, losses=at.losses, active=active, **(extra or {})
+            of_features, state, losses=at.losses, active=active, **extra
         )
         of_shared = laid_out(pull_encoder)(combined)[0]
         finite = all_finite(jax.tree.leaves((of_shared, of_heads)))

@@ -1,19 +1,19 @@
 """Backward passes of a function of several losses: one, or one for each loss."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._checks import check_floating, path_name
+from jaxmtl._checks import check_floating
 from jaxmtl._platform import on_one_cpu
 from jaxmtl._task_names import in_written_order
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._cpu_layouts import laid_out, largest_result
-from jaxmtl.backward._programs import is_staged, rewritten_or_plain
+from jaxmtl.backward._losses import count_losses, like_losses
+from jaxmtl.backward._programs import is_staged, operations, read_program, rewritten_or_plain
 from jaxmtl.backward._task_rows import task_rows
 from jaxmtl.backward._xla_cpu import warn_if_miscompiled
 from jaxmtl.solvers.scaling import reciprocal
@@ -64,7 +64,6 @@ def linearise(
     """
     warn_if_miscompiled()
     params = chosen(args, argnums)
-    check_floating("parameter", params)
     numbers, primals = ((argnums,), (params,)) if isinstance(argnums, int) else (argnums, params)
 
     returned: list[Any] = []
@@ -81,27 +80,26 @@ def linearise(
                 f" a {type(value).__name__}: leave has_aux out if there is nothing beside losses."
             )
         losses, aux = value if has_aux else (value, None)
-        returned[:] = [losses]
+        returned[:] = [losses, count_losses(losses)]
         return jax.tree.map(jnp.asarray, losses), aux
 
     push: Any = None
     if forward:
-        with _directional_derivatives():
-            losses, push, aux = jax.linearize(of_chosen, *primals, has_aux=True)
+        losses, push, aux = jax.linearize(of_chosen, *primals, has_aux=True)
+        _check_directional(push, primals)
         pull = jax.linear_transpose(push, *primals)
     else:
         losses, pull, aux = jax.vjp(of_chosen, *primals, has_aux=True)
-    num_tasks = count_losses(losses)
+    written, num_tasks = returned
     # JAX has sorted the names: as the user wrote them, they tell what goes by position apart.
-    losses = in_written_order(losses, returned.pop())
+    losses = in_written_order(losses, written)
 
     def pull_back(cotangents: PyTree) -> PyTree:
         grads = pull(cotangents)
         return grads[0] if isinstance(argnums, int) else tuple(grads)
 
     def push_forward(direction: PyTree) -> Array:
-        with _directional_derivatives():
-            slopes = push(*([direction] if isinstance(argnums, int) else direction))
+        slopes = push(*([direction] if isinstance(argnums, int) else direction))
         return jnp.concatenate([jnp.atleast_1d(slope) for slope in jax.tree.leaves(slopes)])
 
     value = (losses, aux) if has_aux else losses
@@ -116,55 +114,21 @@ def chosen(args: tuple[Any, ...], argnums: int | Sequence[int]) -> PyTree:
             f"argnums is {argnums}, but {len(args)} positional arguments came: pass what is to be"
             " differentiated by position."
         )
-    return args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in numbers)
+    if len({number % len(args) for number in numbers}) < len(numbers):
+        raise ValueError(f"argnums is {argnums}, and names one of {len(args)} arguments twice.")
+    params = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in numbers)
+    check_floating("parameter", params)
+    return params
 
 
-@contextlib.contextmanager
-def _directional_derivatives() -> Iterator[None]:
-    """Say in words that some functions have none."""
-    try:
-        yield
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
+def _check_directional(push: Callable[..., Any], primals: tuple[Any, ...]) -> None:
+    """Raise for a function with a ``custom_vjp``, which JAX itself notices as late as it runs."""
+    program, _, _ = read_program(push, *primals)
+    if any(eqn.primitive.name == "custom_lin" for eqn in operations(program)):
         raise ValueError(
             'memory="lean" takes directional derivatives, which functions with a jax.custom_vjp do'
             " not have: leave memory out, or give them a jax.custom_jvp."
-        ) from error
-
-
-def count_losses(losses: PyTree) -> int:
-    """Count the tasks, insisting on real scalars or one (T,) array."""
-    named = jax.tree.leaves_with_path(losses)
-    if not named:
-        raise ValueError(
-            "The function returned no losses: return a tree of scalars or a (T,) array."
         )
-    for path, loss in named:
-        if loss.ndim != 0 and not (loss.ndim == 1 and len(named) == 1):
-            raise ValueError(
-                f"The loss {path_name(path)!r} has shape {loss.shape}, but a loss must be a scalar"
-                " (or all of them one array of shape (T,)): reduce it over the batch, with"
-                " jnp.mean, say. If it is no loss but auxiliary data, pass has_aux=True."
-            )
-        if not jnp.issubdtype(loss.dtype, jnp.floating):
-            raise ValueError(
-                f"The loss {path_name(path)!r} has type {loss.dtype}, but only real floating-point"
-                " losses can be differentiated."
-            )
-    num_tasks = len(named) if named[0][1].ndim == 0 else named[0][1].shape[0]
-    if num_tasks == 0:
-        raise ValueError("The function returned an empty array of losses.")
-    return num_tasks
-
-
-def like_losses(weights: Array, losses: PyTree) -> PyTree:
-    """(T,) weights as cotangents of the losses' structure and types."""
-    leaves, treedef = jax.tree.flatten(losses)
-    if len(leaves) == 1 and leaves[0].ndim == 1:
-        return jax.tree.unflatten(treedef, [weights.astype(leaves[0].dtype)])
-    parts = [weights[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(treedef, parts)
 
 
 def pull_back_weights(at: Linearised, weights: Array) -> PyTree:

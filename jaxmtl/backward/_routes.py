@@ -8,24 +8,24 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._checks import check_choice, check_count
+from jaxmtl._checks import check_argnums, check_callable, check_choice, check_flag, static_count
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.backward._cpu_layouts import laid_out
 from jaxmtl.backward._linearise import (
     Linearised,
     chosen,
     in_chunks,
-    like_losses,
     linearise,
     pull_back_each,
     pull_back_weights,
 )
+from jaxmtl.backward._losses import like_losses
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, BalancerState, Given, check_balancer
 from jaxmtl.balancing._gram import solve_dtype
 from jaxmtl.balancing._leaf_roles import select_leaves
 from jaxmtl.balancing._state import all_finite, check_is_state, check_state
-from jaxmtl.balancing._step import read_inputs, take_step
+from jaxmtl.balancing._step import read_extra, read_inputs, take_step
 from jaxmtl.balancing._timing import is_due
 from jaxmtl.solvers.scaling import reciprocal
 
@@ -84,11 +84,13 @@ def value_and_balanced_grad(
       >>> print(grad.round(4))  # [2, 4] / 5 + [1, 1] / 3
       [0.7333 1.1333]
     """
-
+    check_callable("fun", fun, "of arrays that returns the losses")
     check_balancer(balancer)
+    argnums = check_argnums(argnums)
+    check_flag("has_aux", has_aux)
     check_choice("memory", memory, ("stacked", "lean"))
     if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
+        chunk_size = static_count("chunk_size", chunk_size)
     weighting, timing, roles = balancer.weighting, balancer.timing, balancer.roles
     reads_gramian = bool(weighting.reads & {"gramian", "cross_gramian"})
     needs_stack = balancer.preparation is not None or "cross_gramian" in weighting.reads
@@ -113,11 +115,7 @@ def value_and_balanced_grad(
         extra: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> tuple[Any, PyTree, BalancerState]:
-        if not isinstance(extra, dict | None) or {"losses", "active"} & set(extra or {}):
-            raise ValueError(
-                "extra must be a dict of what else the method needs, such as"
-                f' {{"ntk_traces": traces}}, without losses and active, but it is {extra!r}.'
-            )
+        extra = read_extra(extra)
         check_is_state(state)
         params = chosen(args, argnums)
         dtype = solve_dtype(jax.tree.leaves(params))
@@ -127,7 +125,7 @@ def value_and_balanced_grad(
             """Take one step, from the forward pass on."""
             lean = asks and reads_gramian and memory == "lean"
             at = linearise(fun, argnums, has_aux, args, kwargs, forward=lean)
-            options = {"losses": at.losses, "active": active, **(extra or {})}
+            options = {"losses": at.losses, "active": active, **extra}
             if needs_stack or (asks and reads_gramian and not lean):
                 grads = pull_back_each(at, chunk_size)
                 return at.value, *balancer.update(grads, state, params, **options)

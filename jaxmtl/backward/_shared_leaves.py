@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from jaxmtl._checks import path_name
+from jaxmtl._checks import check_callable, check_floating, path_name
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.backward._losses import count_losses
 
 
 def shared_leaves(fun: Callable[..., Any], params: PyTree, *args: Any, **kwargs: Any) -> PyTree:
@@ -41,10 +42,13 @@ def shared_leaves(fun: Callable[..., Any], params: PyTree, *args: Any, **kwargs:
       >>> jaxmtl.shared_leaves(losses_fn, params, jnp.ones(2))
       {'head_a': False, 'head_b': False, 'trunk': True}
     """
+    check_callable("fun", fun, "(params, *args, **kwargs) -> losses")
+    check_floating("parameter", params)
     leaves, treedef = jax.tree.flatten(params)
 
     def losses(leaves: list[Array], args: Any, kwargs: Any) -> list[Array]:
         values = fun(jax.tree.unflatten(treedef, leaves), *args, **kwargs)
+        count_losses(values)
         values = jax.tree.map(jnp.asarray, values)
         for path, value in jax.tree.leaves_with_path(values):
             if value.ndim:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxmtl._checks import check_count
+from jaxmtl._checks import check_argnums, check_callable, check_flag, static_count
 from jaxmtl.backward._linearise import linearise, pull_back_each
 
 
@@ -43,9 +43,9 @@ def value_and_task_grads(
       labels before they meet a prediction, ``jnp.where(mask, labels, 0.0)``.
 
     Raises:
-      ValueError: when called, where ``fun`` returns anything but real scalars or one (T,) array
-        (with ``has_aux``, a pair of that and something), or a parameter is no real floating-point
-        array.
+      ValueError: where an argument is not of its kind; when called, where ``fun`` returns anything
+        but real scalars or one (T,) array (with ``has_aux``, a pair of that and something), or a
+        parameter is no real floating-point array.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl
@@ -58,9 +58,11 @@ def value_and_task_grads(
       [[2. 4.]
        [1. 1.]]
     """
-
+    check_callable("fun", fun, "of arrays that returns the losses")
+    argnums = check_argnums(argnums)
+    check_flag("has_aux", has_aux)
     if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
+        chunk_size = static_count("chunk_size", chunk_size)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         at = linearise(fun, argnums, has_aux, args, kwargs)

@@ -26,6 +26,7 @@ from jaxmtl.balancing._gram import (
     solve_dtype,
 )
 from jaxmtl.balancing._leaf_roles import LeafRoles, select_leaves, selected_only
+from jaxmtl.balancing._parts import check_parts
 from jaxmtl.balancing._stacked import check_fits, count_stacked, independent_batches
 from jaxmtl.balancing._state import check_state, init_state
 from jaxmtl.balancing._step import read_inputs, take_step, without_broken
@@ -55,9 +56,9 @@ def make_balancer(
       A ``Balancer``.
 
     Raises:
-      ValueError: at update, where the gradients are not stacked, disagree on T or do not fit the
-        method's ``num_tasks``, where the state is not one of this balancer, and where ``losses`` or
-        ``active`` are missing or do not fit.
+      ValueError: where a part is not of its kind; at update, where the gradients are not stacked,
+        disagree on T or do not fit the method's ``num_tasks``, where the state is not one of this
+        balancer, and where ``losses`` or ``active`` are missing or do not fit.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -71,18 +72,8 @@ def make_balancer(
       >>> print(updates)
       [2. 3.]
     """
+    check_parts(weighting, roles, preparation, timing, reporting, skips_broken)
     roles = LeafRoles() if roles is None else roles
-    unknown = set(weighting.reads) - {"losses", "gramian", "cross_gramian"}
-    if unknown:
-        raise ValueError(
-            "A method may read 'losses', 'gramian' and 'cross_gramian', but reads holds"
-            f" {sorted(unknown)}."
-        )
-    if (timing is not None or reporting is not None) and weighting.num_tasks is None:
-        raise ValueError(
-            "Where something is held for each task from step to step, the number of tasks must be"
-            " known from the start: build the method with it, such as jaxmtl.mgda(num_tasks=3)."
-        )
 
     # Loops and branches are compiled once, also where a training loop is not jitted.
     weighting = weighting._replace(update=jax.jit(weighting.update))

@@ -187,9 +187,11 @@ def known_num_tasks(balancer: Balancer, reason: str) -> int:
 def check_balancer(balancer: Any) -> Balancer:
     """Raise unless a balancer came, and nothing that merely contains one."""
     if not (isinstance(balancer, Balancer) and hasattr(balancer, "weighting")):
+        cure = "pass the balancer alone; what follows it in a chain takes the gradient it returns"
+        if callable(balancer):
+            cure = "call it, since jaxmtl.mgda is the function that makes a balancer"
         raise ValueError(
             "balancer must be a jaxmtl.Balancer, such as jaxmtl.mgda(), but it is a"
-            f" {type(balancer).__name__}: pass the balancer alone; what follows it in a chain takes"
-            " the gradient that it returns."
+            f" {type(balancer).__name__}: {cure}."
         )
     return balancer

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 import jax
+import numpy as np
 import optax
 
 from jaxmtl.balancing._base import Balancer
@@ -20,6 +21,7 @@ def described(factory: Callable[P, Balancer]) -> Callable[P, Balancer]:
     ``jaxmtl.mgda(3)`` is told that the number goes by its name.
     """
     signature, name = inspect.signature(factory), factory.__name__
+    kinds = inspect.get_annotations(factory)
 
     @functools.wraps(factory)
     def make(*args: P.args, **kwargs: P.kwargs) -> Balancer:
@@ -31,11 +33,22 @@ def described(factory: Callable[P, Balancer]) -> Callable[P, Balancer]:
                 f"{name}({names}) cannot be called so: {error}. What stands behind a * goes by its"
                 " name, such as num_tasks=3."
             ) from None
-        balancer = factory(*args, **kwargs)
+        plain = (_as_python(value, annotation=kinds.get(n)) for n, value in arguments.items())
+        bound = inspect.BoundArguments(signature, dict(zip(arguments, plain, strict=True)))
+        balancer = factory(*bound.args, **bound.kwargs)
         balancer.description = f"{name}({', '.join(map(_text, arguments, arguments.values()))})"
         return balancer
 
     return make
+
+
+def _as_python(value: Any, annotation: Any) -> Any:
+    """NumPy's scalars as Python's, which take the type of what they meet; no int for a float."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.shape == ()):
+        value = value.item()
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    # JAX has no int beyond 32 bits, and Python no float beyond 1024.
+    return float(value) if annotation is float and is_int and abs(value) < 2**1000 else value
 
 
 def _with_stars(signature: inspect.Signature) -> list[str]:

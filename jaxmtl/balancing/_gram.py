@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmtl._checks import wide_dtype
 from jaxmtl._platform import on_one_cpu
 from jaxmtl._typing import Array, PyTree
 
@@ -26,7 +27,7 @@ _FEW_PRODUCTS = 2**17
 
 def solve_dtype(leaves: Sequence[Array]) -> jnp.dtype:
     """The type that Gramians and weights are held in: float32, or float64 where a leaf is."""
-    return jnp.result_type(jnp.float32, *(jnp.result_type(leaf) for leaf in leaves))
+    return wide_dtype(*(jnp.result_type(leaf) for leaf in leaves))
 
 
 @jax.jit
@@ -206,12 +207,18 @@ def combine(weights: Array, leaf: Array) -> Array:
     if leaf.dtype == weights.dtype:
         return _contract(weights, leaf, (((0,), (0,)), ((), ())), weights.dtype)
     # Before a product all of the leaf would be cast and kept, in a sum one number at a time is.
-    return jnp.sum(rows(weights, leaf) * leaf, axis=0, dtype=weights.dtype).astype(leaf.dtype)
+    products = rows(weights, leaf) * leaf.astype(weights.dtype)
+    return jnp.sum(products, axis=0).astype(leaf.dtype)
 
 
 def equal_shares(active: Array, dtype: Any) -> Array:
     """1/T for each of the T tasks present, 0 for the absent ones."""
-    return active.astype(dtype) / jnp.maximum(jnp.sum(active), 1)
+    return active.astype(dtype) / count_present(active, dtype)
+
+
+def count_present(active: Array, dtype: Any) -> Array:
+    """How many tasks are present, to divide by: at least one."""
+    return jnp.maximum(jnp.sum(active, dtype=dtype), 1)
 
 
 def only_active(active: Array, leaf: Array) -> Array:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxmtl._checks import leaf_path
+from jaxmtl._checks import leaf_path, shown
 from jaxmtl._typing import LeafSelector, PyTree
 
 
@@ -38,7 +38,14 @@ def select_leaves(selectors: tuple[LeafSelector, ...], tree: PyTree) -> list[boo
     chosen = [True] * len(paths)
     for selector in selectors:
         if callable(selector):
-            mask = [bool(selector(path)) for path in paths]
+            mask = [selector(path) for path in paths]
+            if not all(isinstance(m, bool | np.bool_) for m in mask):
+                odd = next(m for m in mask if not isinstance(m, bool | np.bool_))
+                raise ValueError(
+                    "A function that selects shared leaves must return True or False for each"
+                    ' path, such as lambda path: path.startswith("trunk/"), but it returned'
+                    f" {shown(odd)}."
+                )
         else:
             try:
                 mask = jax.tree.leaves(jax.tree.broadcast(selector, tree))
@@ -57,5 +64,12 @@ def select_leaves(selectors: tuple[LeafSelector, ...], tree: PyTree) -> list[boo
                 )
         chosen = [c and bool(m) for c, m in zip(chosen, mask, strict=True)]
     if paths and not any(chosen):
-        raise ValueError(f"No leaf is selected as shared. The leaves are: {', '.join(paths)}.")
+        numbered = all(path.isdigit() for path in paths)
+        cure = (
+            " They stand in a list, so that their paths are numbers: give a list of bools, one for"
+            ' each, such as [variable.path.startswith("trunk/") for variable in variables].'
+        )
+        raise ValueError(
+            f"No leaf is selected as shared. The leaves are: {', '.join(paths)}.{cure * numbered}"
+        )
     return chosen

@@ -29,13 +29,13 @@ def count_stacked(grads: PyTree, params: PyTree | None) -> int:
         " parameters' own shapes belong around what follows the balancer, such as"
         " optax.chain(balancer, optax.MultiSteps(optimizer, k).gradient_transformation())."
     )
+    check_floating("gradient of", grads)
     named = [
         (leaf_path(path) or "grads", jnp.asarray(leaf))
         for path, leaf in jax.tree.leaves_with_path(grads)
     ]
     if not named:
         raise ValueError(f"The gradients have no leaves. {cure}")
-    check_floating("gradient of", grads)
     if params is not None and len(jax.tree.leaves(params)) == len(named):
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
         if all(leaf.shape == shape for (_, leaf), shape in zip(named, shapes, strict=True)):

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import task_mask, task_vector
+from jaxmtl._checks import is_real, shown
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import task_mask, task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._base import Balancer, BalancerState, Given, Weighting
 from jaxmtl.balancing._state import all_finite, holds_nan, keep
@@ -49,7 +50,7 @@ def read_inputs(
             )
     mask = jnp.ones(num_tasks, bool)
     if active is not None:
-        mask = task_mask("active", active, num_tasks)
+        mask = jnp.asarray(task_mask("active", active, num_tasks))
 
     def read(name: str, value: TaskVector) -> Array:
         values = jax.lax.stop_gradient(task_vector(name, value, num_tasks)).astype(dtype)
@@ -67,6 +68,19 @@ def read_inputs(
             for argument, name in weighting.named
         },
     )
+
+
+def read_extra(extra: Any) -> dict[str, Any]:
+    """Check the further arguments of ``update`` that came in one dict."""
+    if extra is None:
+        return {}
+    names = extra if isinstance(extra, dict) else [None]
+    if not all(isinstance(name, str) for name in names) or {"losses", "active"} & set(names):
+        raise ValueError(
+            'extra must be a dict of what else the method needs, such as {"ntk_traces": traces},'
+            f" without losses and active, but it is {shown(extra)}."
+        )
+    return extra
 
 
 def without_broken(given: Given) -> Given:
@@ -162,12 +176,23 @@ def _ask(
     """Ask the method for weights, NaN where what it measures is not finite."""
     # TPUs and tensor cores would round the T-sized products to 8 or 10 bits.
     with jax.default_matmul_precision("highest"):
-        weights, new_method = weighting.update(given, method)
-    weights = jnp.asarray(weights)
+        returned = weighting.update(given, method)
+    if not isinstance(returned, tuple) or len(returned) != 2 or not is_real(returned[0]):
+        raise ValueError(
+            "A method must return a pair, ((T,) weights, state), but it returned"
+            f" {shown(returned)}."
+        )
+    weights, new_method = jnp.asarray(returned[0]), returned[1]
     if weights.shape != given.active.shape:
         raise ValueError(
             f"A method must return weights of shape (T,), here {given.active.shape}, but they have"
             f" shape {weights.shape}."
+        )
+    if jax.tree.map(jnp.shape, new_method) != jax.tree.map(jnp.shape, method):
+        raise ValueError(
+            "A method must return a state like the one it was given, "
+            f"{jax.tree.map(jnp.shape, method)}, but it returned one of"
+            f" {jax.tree.map(jnp.shape, new_method)}."
         )
     weights = jnp.where(given.active, weights, 0).astype(dtype)
     gramians = [g for g in (given.gramian, given.cross_gramian) if g is not None]

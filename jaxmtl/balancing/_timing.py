@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array
 from jaxmtl.balancing._base import Timing
 
@@ -24,7 +25,8 @@ def init_timing(timing: Timing | None, num_tasks: int | None, dtype: Any) -> Any
     """Start at step zero; nothing for a method that is asked at every step."""
     if timing is None:
         return ()
-    held = jnp.broadcast_to(jnp.asarray(timing.held, dtype), (num_tasks,))
+    held = jnp.asarray(task_vector("timing.held", timing.held), dtype)
+    held = jnp.broadcast_to(held, (num_tasks,))
     return TimingState(jnp.zeros((), jnp.int32), held)
 
 
@@ -37,6 +39,6 @@ def is_due(timing: Timing, state: TimingState) -> Array:
 def applied(timing: Timing, state: TimingState, weights: Array, active: Array) -> Array:
     """The weights of this step: between those from before the start and the method's."""
     before = timing.before(active, weights.dtype)
-    share = (state.finite_steps - timing.start + 1) / jnp.asarray(timing.ramp + 1, weights.dtype)
-    share = jnp.clip(share, 0, 1).astype(weights.dtype)
+    steps = jnp.asarray(state.finite_steps - timing.start + 1, weights.dtype)
+    share = jnp.clip(steps / jnp.asarray(timing.ramp + 1, weights.dtype), 0, 1)
     return jnp.where(active, (1 - share) * before + share * weights, 0)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._checks import constant_vector, path_name
+from jaxmtl._checks import is_real, path_name
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, Given, check_balancer
@@ -52,9 +53,9 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
             " works on the gradients themselves: add the gradient of the fixed losses after it."
         )
     entries = jax.tree.leaves_with_path(weights)
-    balanced = np.array([value == "balanced" for _, value in entries])
-    numbers = [value for _, value in entries if value != "balanced"]
-    if not balanced.any() or any(isinstance(value, str) for value in numbers):
+    balanced = np.array([isinstance(v, str) and v == "balanced" for _, v in entries], bool)
+    numbers = [value for (_, value), b in zip(entries, balanced, strict=True) if not b]
+    if not balanced.any() or not all(is_real(value) and not np.shape(value) for value in numbers):
         raise ValueError(
             'weights must hold "balanced" or a number for each loss, and at least one "balanced",'
             f" but it is {weights!r}."
@@ -77,10 +78,12 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
         common_names(inner.names._replace(names=kept, written=written))
         by_position = (*inner.names.by_position, *names.by_position)
         names = names._replace(by_position=tuple(dict.fromkeys(by_position)))
-    constants = np.zeros(len(entries))
-    if numbers:
-        constants[~balanced] = constant_vector("weights", np.array(numbers))
-    rows = np.flatnonzero(balanced)
+    rows, others = np.flatnonzero(balanced), np.flatnonzero(~balanced)
+    constants = constant_vector("weights", numbers) if numbers else np.zeros(0)
+
+    def with_constants(weights: Array) -> Array:
+        everyone = jnp.zeros(len(entries), weights.dtype).at[rows].set(weights)
+        return everyone.at[others].set(jnp.asarray(constants, weights.dtype))
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         def of_balanced(vector: Any) -> Any:
@@ -95,7 +98,7 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
         )
         some, state = inner.update(reduced, state)
         some = jnp.asarray(some)  # NumPy's float64, where they are constants
-        return jnp.asarray(constants, some.dtype).at[rows].set(some), state
+        return with_constants(some), state
 
     weighting = inner._replace(update=update, num_tasks=len(entries), names=names)
     timing = balancer.timing
@@ -103,8 +106,8 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
         of_start = timing.before
 
         def before(active: Array, dtype: Any) -> Array:
-            return jnp.asarray(constants, dtype).at[rows].set(of_start(active[rows], dtype))
+            return with_constants(of_start(active[rows], dtype))
 
-        held = jnp.asarray(constants).at[rows].set(timing.held)
-        timing = timing._replace(before=before, held=held)
+        held = jnp.broadcast_to(jnp.asarray(timing.held, float), rows.shape)
+        timing = timing._replace(before=before, held=with_constants(held))
     return rebuild(balancer, weighting=weighting, timing=timing)

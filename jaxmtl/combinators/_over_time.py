@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_count, check_share, constant_vector
+from jaxmtl._checks import check_count, check_share
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, Given, Timing, check_balancer, known_num_tasks

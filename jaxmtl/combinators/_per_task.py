@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._checks import check_num_tasks, task_mask
+from jaxmtl._checks import check_num_tasks, check_optimizer, shown
+from jaxmtl._task_values import task_mask
 from jaxmtl._typing import Array, PyTree, TaskVector
-from jaxmtl.balancing._base import Balancer
 from jaxmtl.balancing._stacked import count_stacked
 from jaxmtl.balancing._state import keep
 
@@ -58,14 +58,8 @@ def per_task(
       >>> print(updates.round(3))  # minus the mean of [0.6, 0.8] and [0.5, 0.0]
       [-0.55 -0.4 ]
     """
-    check_num_tasks(num_tasks)
-    if isinstance(tx, Balancer) or not (hasattr(tx, "init") and hasattr(tx, "update")):
-        what = "a balancer" if isinstance(tx, Balancer) else f"a {type(tx).__name__}"
-        raise ValueError(
-            "tx must be an optax transformation of one task's gradient, such as"
-            f" optax.clip_by_global_norm(1.0), but it is {what}: a balancer comes after per_task,"
-            " optax.chain(jaxmtl.per_task(tx, num_tasks), balancer, optimizer)."
-        )
+    num_tasks = check_num_tasks(num_tasks)
+    check_optimizer("tx", tx)
     inner = optax.with_extra_args_support(tx)
 
     def init(params: PyTree) -> PyTree:
@@ -86,6 +80,7 @@ def per_task(
                 f"per_task was built for {num_tasks} tasks, but the gradients of {came} came: build"
                 f" it with num_tasks={came}."
             )
+        _check_state(init, num_tasks, state, grads)
         if active is None:
             return jax.vmap(lambda g, s: inner.update(g, s, params, **extra))(grads, state)
 
@@ -94,9 +89,23 @@ def per_task(
             zeros = jax.tree.map(jnp.zeros_like, updates)
             return keep(present, updates, zeros), keep(present, new, state)
 
-        return jax.vmap(of_task)(task_mask("active", active, num_tasks), grads, state)
+        mask = jnp.asarray(task_mask("active", active, num_tasks))
+        return jax.vmap(of_task)(mask, grads, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_state(init: Any, num_tasks: int, state: PyTree, grads: PyTree) -> None:
+    """Raise unless a state is of the kind that ``init`` makes, with an axis of the tasks."""
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), grads)
+    kind = type(jax.eval_shape(init, params))
+    shapes = [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(state)]
+    if type(state) is not kind or any(not shape or shape[0] != num_tasks for shape in shapes):
+        raise ValueError(
+            f"state must be what per_task(tx, {num_tasks}).init(params) or update returned, a"
+            f" {kind.__name__} with a first axis of {num_tasks} at every leaf, but it is"
+            f" {shown(state)}."
+        )
 
 
 def _independent(leaf: Array) -> Array:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from jaxmtl._checks import check_choice, constant_vector
+from jaxmtl._checks import check_choice
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, LeafSelector, PyTree, TaskVector
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, Given, check_balancer

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import optax
 
-from jaxmtl._checks import check_count
+from jaxmtl._checks import check_above, check_flag, shown, static_count
 from jaxmtl.comparison._completed import complete
 from jaxmtl.comparison._contestants import DEFAULT, Contestant, Method, contestants, lacking
 from jaxmtl.comparison._contestants import references as alone
@@ -76,9 +76,11 @@ def compare(
       >>> found.metrics["equal"]["sine"].shape
       (3,)
     """
-    check_count("seeds", seeds)
+    seeds = static_count("seeds", seeds)
     if seeds_at_once is not None:
-        check_count("seeds_at_once", seeds_at_once)
+        seeds_at_once = static_count("seeds_at_once", seeds_at_once)
+    check_flag("references", references)
+    check_flag("progress", progress)
     changes = {"optimizer": optimizer, "steps": steps}
     if isinstance(problem, Problem):
         given = {name: value for name, value in changes.items() if value is not None}
@@ -147,11 +149,11 @@ def train_all(
 def _rates(problem: Problem, learning_rates: Sequence[float] | None) -> list[float]:
     if learning_rates is None:
         return [problem.learning_rate]
-    rates = list(learning_rates)
-    if not rates or not all(isinstance(r, int | float | np.number) and r > 0 for r in rates):
+    if not isinstance(learning_rates, tuple | list) or not learning_rates:
         raise ValueError(
-            f"learning_rates must be numbers above 0, but they are {learning_rates!r}."
+            f"learning_rates must be a list of numbers above 0, but it is {shown(learning_rates)}."
         )
+    rates = [check_above("learning_rates", rate, 0) for rate in learning_rates]
     if problem.validation is None:
         raise ValueError(
             "learning_rates are chosen on validation, which the problem does not have: give it"

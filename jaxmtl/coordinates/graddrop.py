@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._checks import check_probability, optional_num_tasks, task_vector, typed_key
+from jaxmtl._checks import check_range, optional_num_tasks
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import rows, solve_dtype
-from jaxmtl.balancing._random_keys import next_keys, stored
+from jaxmtl.balancing._random_keys import next_keys, stored, typed_key
 
 
 class GradDropState(NamedTuple):
@@ -67,7 +68,7 @@ def graddrop(
     key = typed_key(key)
     num_tasks, names = optional_num_tasks(num_tasks), None
     if jax.tree_util.all_leaves([leak]) and np.ndim(leak) == 0:
-        check_probability("leak", leak)
+        check_range("leak", leak, 0, 1)
     else:
         names = common_names(leak=leak)
         leak = task_vector("leak", leak, num_tasks)

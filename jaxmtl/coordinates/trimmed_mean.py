@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_count, optional_num_tasks
+from jaxmtl._checks import optional_num_tasks, static_count
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
@@ -41,7 +41,7 @@ def trimmed_mean(num_trimmed: int, *, num_tasks: int | None = None) -> Balancer:
       Yin et al., `Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates
       <https://arxiv.org/abs/1803.01498>`_, 2018
     """
-    check_count("num_trimmed", num_trimmed, 0)
+    static_count("num_trimmed", num_trimmed, 0)
 
     def check(num: int) -> None:
         if num <= 2 * num_trimmed:
@@ -73,8 +73,9 @@ def trimmed_mean(num_trimmed: int, *, num_tasks: int | None = None) -> Balancer:
         return kept, kept, state
 
     def mean(given: Given, state: PyTree) -> tuple[Array, PyTree]:
-        counted = jnp.maximum(jnp.sum(given.active) - 2 * num_trimmed, 1)
-        return jnp.ones(given.active.shape) / counted, state
+        ones = jnp.ones(given.active.shape)
+        counted = jnp.sum(given.active, dtype=ones.dtype) - 2 * num_trimmed
+        return ones / jnp.maximum(counted, 1), state
 
     return make_balancer(
         Weighting(lambda dtype: (), mean, frozenset(), num_tasks),

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from jaxmtl._typing import Array
+from jaxmtl.balancing._gram import count_present
 
 
 def average_shares(
@@ -22,7 +23,7 @@ def average_shares(
     moving = active & jnp.any(aimed_at)
     if reference is not None:
         moving &= ~reference
-    common = jnp.sum(jnp.where(aimed_at, sizes, 0)) / jnp.maximum(jnp.sum(aimed_at), 1)
+    common = jnp.sum(jnp.where(aimed_at, sizes, 0)) / count_present(aimed_at, sizes.dtype)
     usable = moving & (sizes > 0)
     new = jnp.where(usable, common / jnp.where(usable, sizes, 1), 0)
     share = jnp.asarray(decay, weights.dtype)

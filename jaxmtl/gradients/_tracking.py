@@ -54,4 +54,4 @@ def track(tracked: Tracked, grads: PyTree, active: Array, decay: Any) -> Tracked
         return jnp.where(old == 1, average, old * average + (1 - old) * grad.astype(average.dtype))
 
     average = jax.tree.map(mix, tracked.average, grads)
-    return Tracked(average, tracked.seen + active)
+    return Tracked(average, tracked.seen + active.astype(tracked.seen.dtype))

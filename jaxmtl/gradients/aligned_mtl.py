@@ -6,6 +6,7 @@ from jaxmtl._checks import check_choice
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._base import Balancer, Given
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import count_present
 from jaxmtl.gradients._solved import solved
 from jaxmtl.losses._preference import preferences, read_preference
 from jaxmtl.solvers.eigen import eigen
@@ -65,7 +66,7 @@ def aligned_mtl(
         elif scale == "median":
             square = _median(found.values, kept)
         else:
-            square = jnp.sum(found.values) / jnp.maximum(jnp.sum(kept), 1)
+            square = jnp.sum(found.values) / count_present(kept, found.values.dtype)
         square = jnp.where(jnp.any(kept), square, 0)
         along = found.vectors.T @ preferences(wanted, given)
         weights = found.vectors @ (jnp.sqrt(square) * reciprocal(jnp.sqrt(found.values)) * along)

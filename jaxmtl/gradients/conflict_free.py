@@ -7,6 +7,7 @@ from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import count_present
 from jaxmtl.gradients._equal_cosines import equal_cosines
 from jaxmtl.losses._preference import preferences, read_preference
 from jaxmtl.solvers.scaling import reciprocal
@@ -75,7 +76,7 @@ def conflict_free(
 def _common(norms: Array, kind: str) -> Array:
     """One norm for all tasks whose gradient is not zero."""
     kept = norms > 0
-    count = jnp.maximum(jnp.sum(kept), 1)
+    count = count_present(kept, norms.dtype)
     if kind == "min":
         return jnp.where(jnp.any(kept), jnp.min(jnp.where(kept, norms, jnp.inf)), 0)
     if kind == "max":

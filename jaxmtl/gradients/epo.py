@@ -7,7 +7,7 @@ from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.balancing._gram import equal_shares
+from jaxmtl.balancing._gram import count_present, equal_shares
 from jaxmtl.gradients._solved import SolvedState
 from jaxmtl.losses._preference import preferences, read_preference
 from jaxmtl.solvers.linear_program import linear_program
@@ -114,7 +114,7 @@ def _adjust(ray: Array, losses: Array, active: Array) -> tuple[Array, Array]:
     # At size one: products of small losses vanish, and sums of large ones are infinite.
     values = ray * losses * reciprocal(jnp.max(jnp.where(active, losses, 0)))
     values = jnp.where(active, jnp.maximum(values, 0), 0)
-    count = jnp.maximum(jnp.sum(active), 1)
+    count = count_present(active, values.dtype)
     total = jnp.sum(values)
     equal = equal_shares(active, values.dtype)
     shares = jnp.where(total > 0, values * reciprocal(total), equal)

@@ -1,10 +1,6 @@
 """FairGrad: alpha-fair shares of the progress."""
 
-import numbers
-
-import jax
-
-from jaxmtl._checks import optional_num_tasks
+from jaxmtl._checks import check_range, optional_num_tasks
 from jaxmtl._typing import Array
 from jaxmtl.balancing._base import Balancer, Given
 from jaxmtl.balancing._described import described
@@ -46,13 +42,11 @@ def fairgrad(alpha: float, *, num_tasks: int | None = None) -> Balancer:
       Ban & Ji, `Fair Resource Allocation in Multi-Task Learning
       <https://arxiv.org/abs/2402.15638>`_, 2024
     """
-    if not isinstance(alpha, jax.Array) and not (
-        isinstance(alpha, numbers.Real) and 0.1 <= alpha <= 10
-    ):
-        raise ValueError(
-            f"alpha must be a number from 0.1 to 10, but it is {alpha!r}: beyond, powers of lengths"
-            " leave float32's range; 1 is Nash-MTL, and from 2 on the worst-off tasks count most."
-        )
+    why = (
+        ": beyond, powers of lengths leave float32's range; 1 is Nash-MTL, and from 2 on the"
+        " worst-off tasks count most"
+    )
+    check_range("alpha", alpha, 0.1, 10, why)
 
     def solve(given: Given) -> tuple[Array, Array, Array]:
         found = barrier(given.gramian, alpha, given.active)

@@ -5,14 +5,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._checks import check_at_least, check_num_tasks, constant_vector
+from jaxmtl._checks import check_at_least, check_num_tasks
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import count_present
 from jaxmtl.losses._first_losses import FirstLosses, init_first_losses, observe, relative_losses
-from jaxmtl.losses._learned import Learner, init_learner, learn
+from jaxmtl.losses._learned import Learner, init_learner, learn, read_optimizer
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -86,7 +88,7 @@ def gradnorm(
     known = None
     if initial_losses is not None:
         known = constant_vector("initial_losses", initial_losses, num_tasks, above=0.0)
-    learner = optax.adam(0.025) if optimizer is None else optimizer
+    learner = read_optimizer(optimizer, optax.adam(0.025))
 
     def init(dtype: jnp.dtype) -> GradNormState:
         ones = jnp.ones(num_tasks, dtype)
@@ -99,7 +101,7 @@ def gradnorm(
         rates = relative_losses(first, given.losses, given.active)
         weights, active = state.weights, given.active
         norms = jnp.sqrt(jnp.diagonal(given.gramian))
-        mean = jnp.sum(weights * norms) / jnp.maximum(jnp.sum(active), 1)
+        mean = jnp.sum(weights * norms) / count_present(active, norms.dtype)
         slope = jnp.sign(weights * norms - mean * rates**alpha) * norms * reciprocal(mean)
         moved, learned = learn(weights, state.learner, slope, active, learner)
         positive = jnp.maximum(moved, 0)

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_num_tasks, check_share, typed_key
+from jaxmtl._checks import check_num_tasks, check_share
 from jaxmtl._typing import Array
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.balancing._random_keys import next_keys, stored
+from jaxmtl.balancing._random_keys import next_keys, stored, typed_key
 from jaxmtl.solvers.scaling import reciprocal
 
 

@@ -3,11 +3,12 @@
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmtl._checks import check_count, optional_num_tasks
+from jaxmtl._checks import optional_num_tasks, static_count
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import equal_shares
 
 
 @described
@@ -44,8 +45,8 @@ def krum(num_byzantine: int, *, num_selected: int = 1, num_tasks: int | None = N
       Blanchard et al., `Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent
       <https://papers.nips.cc/paper/6617>`_, 2017
     """
-    check_count("num_byzantine", num_byzantine, 0)
-    check_count("num_selected", num_selected)
+    static_count("num_byzantine", num_byzantine, 0)
+    static_count("num_selected", num_selected)
 
     def check(num: int) -> None:
         least = max(num_byzantine + 3 if num_byzantine else 1, num_selected)
@@ -71,9 +72,10 @@ def krum(num_byzantine: int, *, num_selected: int = 1, num_tasks: int | None = N
         bound = jnp.maximum(farthest[:, -1:], 0)
         nearer = jnp.where(both & (distances < bound), distances, 0)
         as_far = jnp.sum(both & (distances >= bound), axis=1) - num_byzantine - 1
-        scores = jnp.sum(nearer, axis=1) + jnp.where(as_far > 0, as_far * bound[:, 0], 0)
+        farthest_ones = as_far.astype(bound.dtype) * bound[:, 0]
+        scores = jnp.sum(nearer, axis=1) + jnp.where(as_far > 0, farthest_ones, 0)
         _, best = lax.top_k(jnp.where(active, -scores, -jnp.inf), num_selected)
         chosen = active & jnp.any(best[:, None] == jnp.arange(num)[None, :], axis=0)
-        return chosen / jnp.maximum(jnp.sum(chosen), 1).astype(squares.dtype), state
+        return equal_shares(chosen, squares.dtype), state
 
     return make_balancer(Weighting(lambda dtype: (), update, frozenset({"gramian"}), num_tasks))

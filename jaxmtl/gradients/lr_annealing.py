@@ -1,5 +1,6 @@
 """Learning-rate annealing: gradients brought to a common size, slowly."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._checks import check_num_tasks, check_share, task_vector
+from jaxmtl._checks import STATIC, check_num_tasks, check_share, shown
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
@@ -118,7 +120,8 @@ def lr_annealing(
         return weights, LRAnnealingState(weights)
 
     def measure(grads: PyTree, given: Given, state: PyTree) -> tuple[PyTree, PyTree, PyTree]:
-        leaves = [leaf.astype(solve_dtype([leaf])) for leaf in jax.tree.leaves(grads)]
+        filled = [leaf for leaf in jax.tree.leaves(grads) if leaf.size]
+        leaves = [leaf.astype(solve_dtype([leaf])) for leaf in filled]
         entries = sum(leaf[0].size for leaf in leaves)
 
         def over_leaves(reduce: Callable[..., Array]) -> Array:
@@ -126,8 +129,10 @@ def lr_annealing(
             return reduce(jnp.stack(each), axis=0)
 
         sizes = jnp.where(place(given), over_leaves(jnp.max), over_leaves(jnp.sum) / entries)
-        # The same entry all along a row: of whichever leaves, the norms are as the sizes.
-        alike = jax.tree.map(lambda leaf: jnp.broadcast_to(rows(sizes, leaf), leaf.shape), grads)
+        # The same entry all along a row: of whichever leaves, the norms are as the sizes. In units
+        # in which those of all leaves together are the sizes, whose squares are in range.
+        entry = sizes / math.sqrt(entries)
+        alike = jax.tree.map(lambda leaf: jnp.broadcast_to(rows(entry, leaf), leaf.shape), grads)
         return alike, grads, state
 
     weighting = Weighting(
@@ -147,11 +152,14 @@ def _read_reference(reference: int | TaskVector, num_tasks: int) -> np.ndarray:
     if isinstance(reference, int | np.integer) and not isinstance(reference, bool):
         mask = np.arange(num_tasks) == reference
     else:
-        mask = np.asarray(task_vector("reference", reference, num_tasks))
+        vector = task_vector("reference", reference, num_tasks)
+        if isinstance(vector, jax.core.Tracer):
+            raise ValueError(f"reference must be known, but it is {shown(vector)}. {STATIC}")
+        mask = np.asarray(vector)
     if mask.dtype != bool or mask.sum() != 1:
         raise ValueError(
             f"reference must be the name or the index of one of the {num_tasks} tasks, or one bool"
             " for each of them of which one is true, such as"
-            f' {{"boundary": False, "residual": True}}, but it is {reference!r}.'
+            f' {{"boundary": False, "residual": True}}, but it is {shown(reference)}.'
         )
     return mask

@@ -4,8 +4,9 @@ import numbers
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_at_least, constant_vector, optional_num_tasks
+from jaxmtl._checks import check_at_least, optional_num_tasks
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting

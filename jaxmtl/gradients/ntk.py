@@ -7,12 +7,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_choice, check_count, check_num_tasks, check_share, typed_key
+from jaxmtl._checks import (
+    check_callable,
+    check_choice,
+    check_floating,
+    check_num_tasks,
+    check_share,
+    static_count,
+)
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import solve_dtype
+from jaxmtl.balancing._random_keys import typed_key
 from jaxmtl.gradients._shares import average_shares
 from jaxmtl.solvers.scaling import reciprocal
 
@@ -142,9 +150,17 @@ def ntk_traces(
       Meyer, Musco, Musco & Woodruff, `Hutch++: Optimal Stochastic Trace Estimation
       <https://arxiv.org/abs/2010.09649>`_, 2021
     """
-    check_count("num_probes", num_probes, 8)
+    check_callable("residuals_fn", residuals_fn, "params -> residuals")
+    check_floating("parameter", params)
+    num_probes = static_count("num_probes", num_probes, 8)
     check_choice("reduction", reduction, ("mean", "sum"))
-    shapes, treedef = jax.tree.flatten(jax.eval_shape(residuals_fn, params))
+
+    def residuals_of(params: PyTree) -> PyTree:
+        residuals = residuals_fn(params)
+        check_floating("residual", residuals)
+        return jax.tree.map(jnp.asarray, residuals)
+
+    shapes, treedef = jax.tree.flatten(jax.eval_shape(residuals_of, params))
     if not shapes or not all(math.prod(leaf.shape) for leaf in shapes):
         raise ValueError(
             "residuals_fn must return a tree of arrays with at least one entry each, one array a"
@@ -153,7 +169,7 @@ def ntk_traces(
     estimates = []
     for i, task_key in enumerate(jax.random.split(typed_key(key), len(shapes))):
         # A function for each task: the others' residuals are not differentiated along.
-        of_task = lambda p, i=i: jnp.ravel(jax.tree.leaves(residuals_fn(p))[i])  # noqa: E731
+        of_task = lambda p, i=i: jnp.ravel(jax.tree.leaves(residuals_of(p))[i])  # noqa: E731
         trace = _trace(of_task, params, task_key, num_probes)
         entries = math.prod(shapes[i].shape) if reduction == "mean" else 1
         estimates.append([value / entries for value in trace])

@@ -5,12 +5,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_choice, optional_num_tasks, typed_key
+from jaxmtl._checks import check_choice, optional_num_tasks
 from jaxmtl._typing import Array
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.balancing._random_keys import next_keys, stored
+from jaxmtl.balancing._gram import count_present
+from jaxmtl.balancing._random_keys import next_keys, stored, typed_key
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -77,7 +78,7 @@ def pcgrad(key: Array | int, *, reduction: str = "sum", num_tasks: int | None = 
         projected = jax.vmap(project)(jnp.arange(num), orders)
         weights = given.active.astype(gram.dtype) @ projected
         if reduction == "mean":
-            weights = weights / jnp.maximum(jnp.sum(given.active), 1)
+            weights = weights / count_present(given.active, weights.dtype)
         return weights, PCGradState(next_key)
 
     return make_balancer(

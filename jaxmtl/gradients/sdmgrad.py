@@ -12,7 +12,7 @@ from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.gradients._on_simplex import present_shares, settle
-from jaxmtl.losses._learned import Learner, init_learner, learn
+from jaxmtl.losses._learned import Learner, init_learner, learn, read_optimizer
 from jaxmtl.losses._preference import preferences, read_preference
 from jaxmtl.solvers.scaling import reciprocal
 
@@ -79,11 +79,10 @@ def sdmgrad(
     check_at_least("pull", pull, 0)
     check_count("iterations", iterations)
     wanted = read_preference(preference, num_tasks, zeros=True)
-    learner = optax.sgd(1.0, momentum=0.5) if optimizer is None else optimizer
+    learner = read_optimizer(optimizer, optax.sgd(1.0, momentum=0.5))
 
     def init(dtype: jnp.dtype) -> SDMGradState:
         shares = jnp.full(num_tasks, 1 / num_tasks, dtype)
-        init_learner(shares, learner)  # raises where it is none
         return SDMGradState(shares)
 
     def update(given: Given, state: SDMGradState) -> tuple[Array, SDMGradState]:

@@ -4,8 +4,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_at_least, check_count, task_vector
+from jaxmtl._checks import check_at_least, check_count
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import task_mask
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Timing, Weighting
@@ -54,12 +55,7 @@ def vqgan_adaptive(
       Esser, Rombach & Ommer, `Taming Transformers for High-Resolution Image Synthesis
       <https://arxiv.org/abs/2012.09841>`_, 2021
     """
-    mask = task_vector("adversary", adversary)
-    if mask.dtype != bool:
-        raise ValueError(
-            f"adversary must say with one bool a task whether it is adversarial, but it is"
-            f" {adversary!r}."
-        )
+    mask = task_mask("adversary", adversary)
     check_at_least("scale", scale, 0)
     check_at_least("max_ratio", max_ratio, 0)
     check_count("start", start, 0)

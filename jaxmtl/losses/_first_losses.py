@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmtl._typing import Array
+from jaxmtl.balancing._gram import count_present
 
 
 class FirstLosses(NamedTuple):
@@ -31,7 +32,7 @@ def init_first_losses(num_tasks: int, values: Array | None, dtype: Any) -> First
 def observe(first: FirstLosses, losses: Array, active: Array, num_batches: int = 1) -> FirstLosses:
     """Average the present tasks' losses into the means of those still short of ``num_batches``."""
     counts = active & (first.batches < num_batches)
-    batches = first.batches + counts
+    batches = first.batches + counts.astype(first.batches.dtype)
     share = 1 / jnp.maximum(batches, 1).astype(losses.dtype)
     mean = first.mean + share * (losses - first.mean)
     return FirstLosses(jnp.where(counts, mean, first.mean), batches)
@@ -46,5 +47,5 @@ def relative_losses(first: FirstLosses, losses: Array, active: Array) -> Array:
     ratio = jnp.where(zero, 1, jnp.abs(losses / jnp.where(zero, 1, first.mean)))
     # A first loss of 1e-35 would make the ratio, or the sum of ratios, infinite.
     ratio = jnp.minimum(ratio, jnp.sqrt(jnp.finfo(ratio.dtype).max))
-    mean = jnp.sum(jnp.where(active, ratio, 0)) / jnp.maximum(jnp.sum(active), 1)
+    mean = jnp.sum(jnp.where(active, ratio, 0)) / count_present(active, ratio.dtype)
     return jnp.where(active & (mean > 0), ratio / jnp.where(mean > 0, mean, 1), 1)

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._typing import Array, PyTree
+from jaxmtl._checks import check_optimizer
+from jaxmtl._typing import Array
 
 Learner = tuple[Array, ...]
 
@@ -20,13 +21,23 @@ Learner = tuple[Array, ...]
 LOGARITHM_RANGE = 40.0
 
 
-def init_learner(value: Array, optimizer: optax.GradientTransformation) -> Learner:
-    """Start learning a (T,) vector.
+def read_optimizer(
+    optimizer: optax.GradientTransformation | None, default: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """The user's optimizer, or the method's own.
 
     Raises:
       ValueError: where ``optimizer`` is no optax transformation.
     """
-    return tuple(jax.tree.leaves(_start(value, optimizer)))
+    if optimizer is None:
+        return default
+    check_optimizer("optimizer", optimizer)
+    return optimizer
+
+
+def init_learner(value: Array, optimizer: optax.GradientTransformation) -> Learner:
+    """Start learning a (T,) vector."""
+    return tuple(jax.tree.leaves(jax.vmap(optimizer.init)(value)))
 
 
 def learn(
@@ -47,7 +58,7 @@ def learn(
     Returns:
       The new value and optimizer's state.
     """
-    structure = jax.tree.structure(jax.eval_shape(lambda v: _start(v, optimizer), value))
+    structure = jax.tree.structure(jax.eval_shape(jax.vmap(optimizer.init), value))
     old = jax.tree.unflatten(structure, learner)
     updates, new = jax.vmap(optimizer.update)(grad, old, value)
     moved = optax.apply_updates(value, updates), tuple(jax.tree.leaves(new))
@@ -60,12 +71,3 @@ def learn_logarithm(
     """Take one step as ``learn`` does, within the range whose exponential is finite."""
     value, learner = learn(value, learner, grad, active, optimizer)
     return jnp.clip(value, -LOGARITHM_RANGE, LOGARITHM_RANGE), learner
-
-
-def _start(value: Array, optimizer: optax.GradientTransformation) -> PyTree:
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise ValueError(
-            f"optimizer must be an optax optimizer, such as optax.adam(1e-2), but it is"
-            f" {optimizer!r}."
-        )
-    return jax.vmap(optimizer.init)(value)

@@ -1,9 +1,12 @@
 """Losses over the examples that have a label."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
+from jaxmtl._checks import real_array, shown, wide_dtype
 from jaxmtl._typing import Array
 
 
@@ -42,7 +45,16 @@ def masked_mean(values: Array, mask: Array, axis: int | Sequence[int] | None = N
       >>> print(jax.grad(loss)(jnp.zeros(3), jnp.zeros(3, bool)))
       [0. 0. 0.]
     """
-    values, mask = jnp.asarray(values), jnp.asarray(mask)
+    values, mask = jnp.asarray(real_array("values", values)), jnp.asarray(real_array("mask", mask))
+    axes: Any = axis if isinstance(axis, tuple | list) else [] if axis is None else [axis]
+    for number in axes:
+        is_int = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if not is_int or not -values.ndim <= number < values.ndim:
+            raise ValueError(
+                f"axis must name axes of values, whose shape is {values.shape}, by int or by a"
+                f" tuple of ints, but it is {shown(axis)}."
+            )
+    axis = None if axis is None else tuple(axes)
     if mask.dtype != bool:
         raise ValueError(
             f"mask must be of type bool, but it has type {mask.dtype}: for numbers, pass mask != 0."
@@ -52,7 +64,7 @@ def masked_mean(values: Array, mask: Array, axis: int | Sequence[int] | None = N
             f"mask must have the shape of values, {values.shape}, but it has {mask.shape}: average"
             " values over the other axes first, or broadcast the mask."
         )
-    dtype = jnp.result_type(jnp.float32, values.dtype)
+    dtype = wide_dtype(values.dtype)
     result = values.dtype if jnp.issubdtype(values.dtype, jnp.floating) else dtype
     total = jnp.sum(jnp.where(mask, values, 0), axis, dtype=dtype)
-    return (total / jnp.maximum(jnp.sum(mask, axis), 1)).astype(result)
+    return (total / jnp.maximum(jnp.sum(mask, axis, dtype=dtype), 1)).astype(result)

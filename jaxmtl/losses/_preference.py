@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._checks import constant_vector, optional_num_tasks
+from jaxmtl._checks import optional_num_tasks
 from jaxmtl._task_names import TaskNames, common_names
+from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._base import Given
 from jaxmtl.balancing._gram import equal_shares

@@ -74,10 +74,10 @@ def dwa(num_tasks: int, *, window: int, temperature: float = 2.0) -> Balancer:
     def update(given: Given, state: DWAState) -> tuple[Array, DWAState]:
         ready = state.before_last > 0
         ratio = jnp.where(ready, state.last * reciprocal(state.before_last), 1)
-        present = jnp.sum(given.active)
+        present = jnp.sum(given.active, dtype=ratio.dtype)
         weights = present * jax.nn.softmax(ratio / temperature, where=given.active)
         weights = jnp.where(jnp.all(ready | ~given.active), weights, 1)
-        seen = state.seen + given.active
+        seen = state.seen + given.active.astype(state.seen.dtype)
         share = 1 / jnp.maximum(seen, 1).astype(state.filling.dtype)
         filling = state.filling + share * (jnp.abs(given.losses) - state.filling)
         filling = jnp.where(given.active, filling, state.filling)

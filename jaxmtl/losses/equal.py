@@ -1,12 +1,11 @@
 """Equal weights, the baseline."""
 
-import jax.numpy as jnp
-
 from jaxmtl._checks import optional_num_tasks
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import equal_shares
 
 
 @described
@@ -32,7 +31,7 @@ def equal(*, num_tasks: int | None = None) -> Balancer:
     """
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
-        return given.active / jnp.maximum(jnp.sum(given.active), 1), state
+        return equal_shares(given.active, float), state
 
     return make_balancer(
         Weighting(lambda dtype: (), update, frozenset(), optional_num_tasks(num_tasks))

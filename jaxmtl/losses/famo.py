@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._checks import check_num_tasks, constant_vector, task_vector
+from jaxmtl._checks import check_num_tasks
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import constant_vector, task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.losses._learned import Learner, init_learner, learn
+from jaxmtl.losses._learned import Learner, init_learner, learn, read_optimizer
 from jaxmtl.losses._softmax import softmax
 
 
@@ -94,11 +95,11 @@ def famo(
       <https://arxiv.org/abs/2306.03792>`_, 2023
     """
     check_num_tasks(num_tasks)
-    bounds, learner = None, optimizer
+    bounds = None
     if lower_bounds is not None:
         bounds = constant_vector("lower_bounds", lower_bounds, num_tasks)
-    if learner is None:
-        learner = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))
+    default = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))
+    learner = read_optimizer(optimizer, default)
 
     def init(dtype: jnp.dtype) -> FAMOState:
         zeros, no = jnp.zeros(num_tasks, dtype), jnp.zeros(num_tasks, bool)

@@ -7,6 +7,7 @@ from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import count_present
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -40,7 +41,7 @@ def gls(*, num_tasks: int | None = None) -> Balancer:
     """
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
-        present = jnp.maximum(jnp.sum(given.active), 1)
+        present = count_present(given.active, given.losses.dtype)
         logs = jnp.where(given.active, jnp.log(jnp.abs(given.losses)), 0)
         mean = jnp.exp(jnp.sum(logs) / present)
         return mean / present * reciprocal(given.losses), state

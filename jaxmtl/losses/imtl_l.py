@@ -10,7 +10,7 @@ from jaxmtl._typing import Array
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.losses._learned import Learner, init_learner, learn_logarithm
+from jaxmtl.losses._learned import Learner, init_learner, learn_logarithm, read_optimizer
 
 
 class IMTLLState(NamedTuple):
@@ -55,7 +55,7 @@ def imtl_l(num_tasks: int, *, optimizer: optax.GradientTransformation | None = N
       <https://openreview.net/forum?id=IMPnRXEWpvr>`_, 2021
     """
     check_num_tasks(num_tasks)
-    learner = optax.adam(1e-2) if optimizer is None else optimizer
+    learner = read_optimizer(optimizer, optax.adam(1e-2))
 
     def init(dtype: jnp.dtype) -> IMTLLState:
         zeros = jnp.zeros(num_tasks, dtype)

@@ -1,7 +1,8 @@
 """Weights from the losses at the start of training."""
 
-from jaxmtl._checks import check_count, check_num_tasks, constant_vector
+from jaxmtl._checks import check_count, check_num_tasks
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting

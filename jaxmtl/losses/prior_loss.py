@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxmtl._checks import constant_vector
+from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import TaskVector
 from jaxmtl.balancing._base import Balancer
 from jaxmtl.balancing._described import described

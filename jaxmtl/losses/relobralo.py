@@ -5,12 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_above, check_num_tasks, check_probability, typed_key
+from jaxmtl._checks import check_above, check_num_tasks, check_range
 from jaxmtl._typing import Array
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.balancing._random_keys import next_keys, stored
+from jaxmtl.balancing._random_keys import next_keys, stored, typed_key
 from jaxmtl.losses._first_losses import FirstLosses, init_first_losses, observe
 from jaxmtl.losses._softmax import softmax
 
@@ -84,9 +84,9 @@ def relobralo(
       <https://arxiv.org/abs/2110.09813>`_, 2021
     """
     check_num_tasks(num_tasks)
-    check_probability("decay", decay)
+    check_range("decay", decay, 0, 1)
     check_above("temperature", temperature, 0)
-    check_probability("expected_saudade", expected_saudade)
+    check_range("expected_saudade", expected_saudade, 0, 1)
     key = typed_key(key)
 
     def init(dtype: jnp.dtype) -> ReLoBRaLoState:

@@ -1,7 +1,7 @@
 """Constant weights from the user's domain knowledge."""
 
-from jaxmtl._checks import constant_vector
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting

@@ -6,6 +6,7 @@ from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._gram import count_present
 from jaxmtl.losses._preference import above_ideal, preferences, read_preference
 
 
@@ -56,7 +57,7 @@ def tchebycheff(
         values = vector * above_ideal(wanted, given)
         largest = jnp.max(values, where=given.active, initial=-jnp.inf)
         winners = given.active & (values == largest)
-        return jnp.where(winners, vector, 0) / jnp.maximum(jnp.sum(winners), 1), state
+        return jnp.where(winners, vector, 0) / count_present(winners, vector.dtype), state
 
     return make_balancer(
         Weighting(lambda dtype: (), update, frozenset({"losses"}), wanted.num_tasks, wanted.names)

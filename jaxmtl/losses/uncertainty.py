@@ -7,13 +7,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._checks import check_choice, check_num_tasks, task_vector
+from jaxmtl._checks import check_choice, check_flag, check_num_tasks
 from jaxmtl._task_names import common_names
+from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.losses._learned import LOGARITHM_RANGE, Learner, init_learner, learn_logarithm
+from jaxmtl.losses._learned import (
+    LOGARITHM_RANGE,
+    Learner,
+    init_learner,
+    learn_logarithm,
+    read_optimizer,
+)
 
 Kind = str | Sequence[str] | dict[str, str]
 
@@ -63,6 +70,7 @@ def uncertainty_loss(
       Liebel & Koerner, `Auxiliary Tasks in Multi-task Learning
       <https://arxiv.org/abs/1805.06334>`_, 2018
     """
+    check_flag("nonnegative", nonnegative)
     values = task_vector("losses", losses)
     s = task_vector("log_variances", log_variances, values.shape[0])
     scale = _scale_of_kinds(kinds, values.shape[0])
@@ -129,8 +137,9 @@ def uncertainty(
       <https://arxiv.org/abs/1805.06334>`_, 2018
     """
     check_num_tasks(num_tasks)
+    check_flag("nonnegative", nonnegative)
     _scale_of_kinds(kinds, num_tasks)
-    learner = optax.adam(1e-2) if optimizer is None else optimizer
+    learner = read_optimizer(optimizer, optax.adam(1e-2))
 
     def objective(losses: Array, s: Array) -> Array:
         return uncertainty_loss(losses, s, kinds=kinds, nonnegative=nonnegative)

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
+
+from jaxmtl._checks import check_count, check_finite, check_flag
+from jaxmtl.plotting._inputs import axis_or_new, check_colors, check_names, named_numbers, numbers
 
 
 def plot_curves(
@@ -38,10 +40,12 @@ def plot_curves(
       >>> axis.get_xlabel()
       'step'
     """
-    axis = plt.subplots()[1] if axis is None else axis
-    for name, values in series.items():
-        curve = np.asarray(values, float)
-        if not 1 <= window <= len(curve):
+    check_count("window", window)
+    check_flag("log", log)
+    curves = named_numbers("series", series, "(steps,)")
+    axis = axis_or_new(axis)
+    for name, curve in curves.items():
+        if window > len(curve):
             raise ValueError(
                 f"window must be between 1 and the {len(curve)} steps of {name!r}, but it is"
                 f" {window}."
@@ -78,8 +82,11 @@ def plot_bars(
       >>> [bar.get_width().item() for bar in axis.patches]
       [2.0, 2.0]
     """
-    axis = plt.subplots()[1] if axis is None else axis
-    samples = [np.asarray(sample, float) for sample in values.values()]
+    samples = list(named_numbers("values", values).values())
+    if reference is not None:
+        check_finite("reference", reference)
+    check_colors(colors, len(samples))
+    axis = axis_or_new(axis)
     axis.barh(
         list(values),
         [sample.mean() for sample in samples],
@@ -125,7 +132,10 @@ def plot_task_weights(
       >>> axis.lines[0].get_ydata().tolist()
       [0.25, 0.5]
     """
-    w = np.asarray(weights, float)
+    check_names("tasks", tasks)
+    check_count("window", window)
+    check_colors(colors, len(tasks))
+    w = numbers("weights", weights)
     if w.ndim != 3 or w.shape[-1] != len(tasks):
         raise ValueError(
             f"weights must have shape (seeds, steps, {len(tasks)}) for {len(tasks)} tasks, but it"
@@ -133,7 +143,7 @@ def plot_task_weights(
         )
     total = np.abs(w).sum(axis=-1, keepdims=True)
     shares = np.divide(w, total, out=np.full_like(w, np.nan), where=total > 0)
-    axis = plt.subplots()[1] if axis is None else axis
+    axis = axis_or_new(axis)
     for i, task in enumerate(tasks):
         color = {} if colors is None else {"color": colors[i]}
         plot_curves({task: shares[:, :, i].mean(axis=0)}, axis, window=window, **color)

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
+
+from jaxmtl._checks import check_choice, check_count, shown
+from jaxmtl.plotting._inputs import axis_or_new, check_names, numbers
 
 
 def plot_cosines(cosines: ArrayLike, tasks: Sequence[str], axis: Axes | None = None) -> Axes:
@@ -28,6 +31,8 @@ def plot_cosines(cosines: ArrayLike, tasks: Sequence[str], axis: Axes | None = N
       >>> [text.get_text() for text in axis.texts]
       ['1.00', '-0.50', '-0.50', '1.00']
     """
+    check_names("tasks", tasks)
+    cosines = numbers("cosines", cosines)
     return plot_heat_map(cosines, tasks, tasks, axis, limits=(-1, 1), colormap="RdBu", digits=2)
 
 
@@ -64,13 +69,23 @@ def plot_heat_map(
       >>> [text.get_text() for text in axis.texts]
       ['20.0', '80.0']
     """
-    table = np.asarray(values, float)
+    check_names("rows", rows)
+    check_names("columns", columns)
+    check_choice("colormap", colormap, tuple(colormaps))
+    check_count("digits", digits, 0)
+    ends = numbers("limits", limits, "(2,)", ndim=1)
+    if ends.shape != (2,) or not ends[0] < ends[1]:
+        raise ValueError(
+            f"limits must be the least and the largest value of the colours, such as (0, 1), but"
+            f" it is {shown(limits)}."
+        )
+    table = numbers("values", values)
     if table.shape != (len(rows), len(columns)):
         raise ValueError(
             f"values must have shape ({len(rows)}, {len(columns)}) for so many names, but it is"
             f" {table.shape}."
         )
-    axis = plt.subplots()[1] if axis is None else axis
+    axis = axis_or_new(axis)
     image = axis.imshow(table, vmin=limits[0], vmax=limits[1], cmap=colormap, aspect="auto")
     axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(len(rows)), rows)

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 from numpy.typing import ArrayLike
 
+from jaxmtl._checks import shown
 from jaxmtl.pareto import non_dominated
+from jaxmtl.plotting._inputs import axis_or_new, check_colors, check_names, named_numbers, numbers
 
 
 def plot_trajectories(
@@ -40,13 +41,25 @@ def plot_trajectories(
       >>> [line.get_marker() for line in axis.lines]
       ['None', 'o', '*']
     """
-    points = np.asarray(paths, float)
+    points = numbers("paths", paths)
     if points.ndim != 3 or points.shape[-1] != 2:
         raise ValueError(
             f"paths must have shape (N, steps, 2), but they have {points.shape}: a single path is"
             " paths[None]."
         )
-    axis = plt.subplots()[1] if axis is None else axis
+    if contours is not None:
+        if not isinstance(contours, tuple | list) or len(contours) != 3:
+            raise ValueError(
+                f"contours must be (x, y, heights), three arrays, but it is {shown(contours)}."
+            )
+        x, y, heights = (numbers("contours", values) for values in contours)
+        fits = x.shape == y.shape == heights.shape or heights.shape == (len(y), len(x))
+        if heights.ndim != 2 or not fits:
+            raise ValueError(
+                "contours must be (x, y, heights) with heights of shape (len(y), len(x)), but"
+                f" their shapes are {x.shape}, {y.shape} and {heights.shape}."
+            )
+    axis = axis_or_new(axis)
     if contours is not None:
         axis.contour(*contours, levels=12, colors="0.75", linewidths=0.7, linestyles="solid")
     for path in points:
@@ -85,14 +98,15 @@ def plot_simplex_path(
       >>> axis.lines[-1].get_xydata().round(3).tolist()
       [[0.5, 0.866], [0.5, 0.0]]
     """
-    shares = np.asarray(weights, float)
+    check_names("names", names, 3)
+    shares = numbers("weights", weights)
     if shares.ndim != 2 or shares.shape[1] != 3:
         raise ValueError(
             f"weights must have shape (steps, 3), but they have {shares.shape}: more than three"
             " tasks have no triangle."
         )
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
-    axis = plt.subplots()[1] if axis is None else axis
+    axis = axis_or_new(axis)
     if not axis.patches:
         axis.add_patch(Polygon(corners, fill=False, edgecolor="0.6"))
         for name, corner, side in zip(names, corners, ("top", "top", "bottom"), strict=True):
@@ -138,16 +152,19 @@ def plot_front(
       >>> [len(drawn.get_offsets()) for drawn in axis.collections]  # on its front, and off it
       [2, 1]
     """
-    axis = plt.subplots()[1] if axis is None else axis
-    if front is not None:
-        x, y = np.asarray(front, float).T
-        axis.plot(x, y, color="#BBBBBB", linewidth=4, zorder=0, label="front")
-    for i, (name, values) in enumerate(points.items()):
-        losses = np.asarray(values, float)
+    all_losses = named_numbers("points", points, "(N, 2)", ndim=2)
+    check_colors(colors, len(all_losses))
+    line = None if front is None else numbers("front", front, "(N, 2)", ndim=2)
+    for name, losses in {**all_losses, **({} if line is None else {"front": line})}.items():
         if losses.shape[1:] != (2,):
             raise ValueError(
                 f"points must have shape (N, 2), two losses a row, but {name!r} has {losses.shape}."
             )
+    axis = axis_or_new(axis)
+    if line is not None:
+        x, y = line.T
+        axis.plot(x, y, color="#BBBBBB", linewidth=4, zorder=0, label="front")
+    for i, (name, losses) in enumerate(all_losses.items()):
         best = np.asarray(non_dominated(losses))
         color = f"C{i}" if colors is None else colors[i]
         (x, y), (beaten_x, beaten_y) = losses[best].T, losses[~best].T

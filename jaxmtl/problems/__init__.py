@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+from jaxmtl._checks import check_choice
 from jaxmtl.problems._problem import Problem
 
 # Each is a module of this package, with a function of the same name; none is imported before it is
@@ -35,7 +36,6 @@ def load(name: str) -> Problem:
       >>> problems.load("digits").tasks
       ('left', 'reconstruction', 'right', 'sum')
     """
-    if name not in PROBLEMS:
-        raise ValueError(f"unknown problem {name}; the problems are {', '.join(PROBLEMS)}")
+    check_choice("name", name, tuple(PROBLEMS))
     problem: Problem = getattr(import_module(f"jaxmtl.problems.{name}"), name)()
     return problem

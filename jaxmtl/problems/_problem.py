@@ -4,9 +4,19 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 
+from jaxmtl._checks import (
+    check_above,
+    check_callable,
+    check_flag,
+    check_optimizer,
+    real_array,
+    shown,
+    static_count,
+)
 from jaxmtl._typing import Array, LeafSelector, PyTree, TaskVector
 
 Batch = Mapping[str, Array | np.ndarray]
@@ -53,8 +63,7 @@ class Problem:
       standardisation: the weights that amount to standardising regression targets, for ``static``.
 
     Raises:
-      ValueError: where ``init``, ``losses``, ``metrics`` or ``active`` is no function, ``batch`` or
-        ``steps`` no positive int, or ``train`` neither arrays nor a function.
+      ValueError: where an argument is not of its kind, naming it.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl
@@ -93,14 +102,44 @@ class Problem:
     standardisation: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
-        for argument in ("init", "losses", "metrics", "active"):
+        check_callable("init", self.init, "key -> params")
+        check_callable("losses", self.losses, "(params, batch) -> losses")
+        for argument in ("metrics", "active"):
+            if getattr(self, argument) is not None:
+                check_callable(argument, getattr(self, argument), "as the docstring says")
+        static_count("batch", self.batch)
+        static_count("steps", self.steps)
+        check_above("learning_rate", self.learning_rate, 0)
+        check_flag("stateful", self.stateful)
+        if not callable(self.optimizer):
+            check_optimizer("optimizer", self.optimizer)
+        if not isinstance(self.name, str):
+            raise ValueError(f"name must be a text, but it is {shown(self.name)}.")
+        if self.tasks is not None and not _are_names(self.tasks):
+            raise ValueError(f"tasks must be a tuple of names, but it is {shown(self.tasks)}.")
+        for argument, kind in (("maximize", bool | np.bool_), ("metric_names", str)):
             value = getattr(self, argument)
-            optional = argument in ("metrics", "active")
-            if not callable(value) and not (optional and value is None):
-                raise ValueError(f"{argument} must be a function, but it is {value!r}.")
-        for argument in ("batch", "steps"):
-            value = getattr(self, argument)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+            entries = value.values() if isinstance(value, Mapping) else [value]
+            if value is not None and not all(isinstance(entry, kind) for entry in entries):
+                what = "bool" if argument == "maximize" else "text"
                 raise ValueError(
-                    f"{argument} must be a whole number of at least 1, but it is {value!r}."
+                    f"{argument} must be a {what}, or a dict of one for each task, but it is"
+                    f" {shown(value)}."
                 )
+        for argument in ("initial_values", "prior_values", "standardisation"):
+            value = getattr(self, argument)
+            if value is not None and not isinstance(value, Mapping):
+                raise ValueError(
+                    f"{argument} must be a dict of numbers by task, but it is {shown(value)}."
+                )
+        for argument in ("test", "validation"):
+            for leaf in jax.tree.leaves(getattr(self, argument)):
+                if not np.ndim(real_array(argument, leaf, "(examples, ...)")):
+                    raise ValueError(
+                        f"{argument} must hold arrays of one row an example, but one of them is"
+                        f" {shown(leaf)}."
+                    )
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from jaxmtl import theory
+from jaxmtl._checks import shown
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.problems._dense import apply_dense, init_dense
 from jaxmtl.problems._problem import Batch, Problem
@@ -62,8 +63,13 @@ def digits(tasks: Sequence[str] = tuple(_HEADS)) -> Problem:
       >>> bool(losses["sum"] > 10 * losses["left"])
       True
     """
-    if not tasks or not set(tasks) <= set(_HEADS):
-        raise ValueError(f"tasks must be some of {', '.join(_HEADS)}, but they are {tasks!r}.")
+    known = isinstance(tasks, tuple | list) and all(
+        isinstance(task, str) and task in _HEADS for task in tasks
+    )
+    if not known or not tasks:
+        raise ValueError(
+            f"tasks must be a tuple of some of {', '.join(_HEADS)}, but it is {shown(tasks)}."
+        )
     heads = {task: columns for task, columns in _HEADS.items() if task in tasks}
     splits = _make_splits()
     initial, prior = _constant_output_losses(splits["train"])

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmtl._checks import check_count, real_array
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.problems._problem import Batch, Problem
 
@@ -94,7 +95,7 @@ def toy_losses(point: Array) -> dict[str, Array]:
       >>> {task: f"{loss:.2f}" for task, loss in losses.items()}
       {'first': '0.68', 'second': '6.82'}
     """
-    point = jnp.asarray(point)
+    point = jnp.asarray(real_array("point", point, "(2, ...)"))
     if point.ndim < 1 or point.shape[0] != 2:
         raise ValueError(
             f"point must have shape (2, ...), x and y first, but it has {point.shape}: transpose a"
@@ -137,8 +138,7 @@ def pareto_set(num: int = 201) -> np.ndarray:
        [ 0.    -8.355]
        [ 7.    -8.434]]
     """
-    if num < 2:
-        raise ValueError(f"num must be at least 2, the ends of the arc, but it is {num}.")
+    check_count("num", num, 2)
     x = np.linspace(-7.0, 7.0, num)
     y = np.full(num, -8.0)
     for _ in range(60):  # the error falls below half at every turn

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmtl._checks import check_above, check_at_least, check_count
 from jaxmtl._typing import Array
+from jaxmtl.solvers._inputs import read_mask, read_matrix
 from jaxmtl.solvers.scaling import equilibrate
 
 
@@ -68,19 +70,21 @@ def barrier(
       Ban & Ji, `Fair Resource Allocation in Multi-Task Learning
       <https://arxiv.org/abs/2402.15638>`_, 2024
     """
-    if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
-        raise ValueError(f"gramian must have shape (T, T), but it has {gramian.shape}.")
+    gramian = read_matrix("gramian", gramian)
     num = gramian.shape[0]
+    alpha = check_above("alpha", alpha, 0)
+    tolerance = check_at_least("tolerance", tolerance, 0)
+    max_iterations = check_count("max_iterations", max_iterations)
     scaled, scale = equilibrate(gramian)
     eps = jnp.finfo(scaled.dtype).eps
     present = jnp.diagonal(scaled) > 0
-    present = present if active is None else present & active
+    present &= read_mask("active", active, num)
     pairs = present[:, None] & present[None, :]
     identity = jnp.eye(num, dtype=scaled.dtype)
     matrix = jnp.where(pairs, scaled, identity)
     # One common factor for t, so that its spread sits around one; x carries its power back.
     log_t = jnp.where(present, (1 - 1 / alpha) * jnp.log(scale), 0)
-    centre = jnp.sum(log_t) / jnp.maximum(jnp.sum(present), 1)
+    centre = jnp.sum(log_t) / jnp.maximum(jnp.sum(present, dtype=log_t.dtype), 1)
     log_t = jnp.where(present, log_t - centre, 0)
     t = jnp.exp(log_t)
 
@@ -102,7 +106,8 @@ def barrier(
         # Near the solution a step squares the residual; one that does not is rounding.
         gains = (largest > 1e-2) | (residual < before / 2)
         go_on = (residual > tolerance) & gains & jnp.isfinite(largest)
-        return jnp.where(go_on, x * (1 + damped), x), iterations + go_on, residual, go_on
+        iterations = iterations + go_on.astype(iterations.dtype)
+        return jnp.where(go_on, x * (1 + damped), x), iterations, residual, go_on
 
     with jax.default_matmul_precision("highest"):
         # The solution if no two vectors had anything in common, a number whatever t is.

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmtl._checks import check_count
 from jaxmtl._typing import Array
+from jaxmtl.solvers._inputs import read_mask, read_matrix, read_vector
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -71,14 +73,16 @@ def complementarity(
       Lawson & Hanson, `Solving Least Squares Problems <https://doi.org/10.1137/1.9781611971217>`_,
       1974
     """
+    matrix, offset = read_matrix("matrix", matrix), read_vector("offset", offset)
+    max_iterations = check_count("max_iterations", max_iterations)
     num = offset.shape[0]
     if matrix.shape != (num, num):
         raise ValueError(
             f"matrix must have shape (T, T) for an offset of shape (T,), but they have"
             f" {matrix.shape} and {offset.shape}."
         )
-    active = jnp.ones(num, bool) if active is None else active
-    guess = active & (offset < 0 if support is None else support)
+    active = read_mask("active", active, num)
+    guess = active & (offset < 0 if support is None else read_mask("support", support, num))
     size = jnp.max(jnp.abs(offset), where=active, initial=0)
     rounding = jnp.finfo(offset.dtype).eps * size
     with jax.default_matmul_precision("highest"):

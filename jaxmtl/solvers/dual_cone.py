@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from jaxmtl._checks import real_array
 from jaxmtl._typing import Array
+from jaxmtl.solvers._inputs import read_mask, read_matrix, read_vector
 from jaxmtl.solvers.complementarity import Complementarity, complementarity
 from jaxmtl.solvers.scaling import equilibrate
 
@@ -40,8 +42,11 @@ def dual_cone(gramian: Array, weights: Array, active: Array | None = None) -> Co
       Quinton & Rey, `Jacobian Descent for Multi-Objective Optimization
       <https://arxiv.org/abs/2406.16232>`_, 2024
     """
-    if weights.ndim == 2:
+    gramian = read_matrix("gramian", gramian)
+    if jnp.ndim(real_array("weights", weights)) == 2:
+        weights = jnp.asarray(weights)
         return jax.vmap(dual_cone, in_axes=(None, 0, None))(gramian, weights, active)
+    weights = read_vector("weights", weights)
     if gramian.shape != 2 * weights.shape:
         raise ValueError(
             f"gramian must have shape (T, T) for weights of shape (T,), but they have"
@@ -51,7 +56,7 @@ def dual_cone(gramian: Array, weights: Array, active: Array | None = None) -> Co
         scaled, scale = equilibrate(gramian)
         # A vector of zero length constrains nothing.
         present = jnp.diagonal(scaled) > 0
-        present = present if active is None else active & present
+        present &= read_mask("active", active, len(weights))
         # C (u/s) without the division, of which the compiler makes long code.
         offset = (gramian * scale[:, None]) @ weights
         found = complementarity(scaled, offset, active=present)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmtl._typing import Array
+from jaxmtl.solvers._inputs import read_matrix
 from jaxmtl.solvers.scaling import reciprocal_length
 
 MAX_SWEEPS = 12
@@ -59,8 +60,7 @@ def eigen(matrix: Array) -> Eigen:
       Demmel & Veselic, `Jacobi's Method is More Accurate than QR
       <https://doi.org/10.1137/0613074>`_, 1992
     """
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"matrix must have shape (T, T), but it has {matrix.shape}.")
+    matrix = read_matrix("matrix", matrix)
     num, eps = matrix.shape[0], jnp.finfo(matrix.dtype).eps
     # By a power of two, which rounds nothing: squares of entries below are then numbers too.
     scale = reciprocal_length(jnp.max(jnp.abs(jnp.diagonal(matrix)), initial=0))

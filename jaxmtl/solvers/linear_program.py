@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmtl._checks import check_count
 from jaxmtl._typing import Array
+from jaxmtl.solvers._inputs import read_mask, read_matrix, read_vector
 from jaxmtl.solvers.scaling import reciprocal_length
 
 
@@ -72,14 +74,16 @@ def linear_program(
       Bland, `New Finite Pivoting Rules for the Simplex Method
       <https://doi.org/10.1287/moor.2.2.103>`_, 1977
     """
+    objective = read_vector("objective", objective)
+    matrix, bound = read_matrix("matrix", matrix, "(M, T)"), read_vector("bound", bound, "(M,)")
+    max_iterations = check_count("max_iterations", max_iterations)
     num, rows = objective.shape[0], bound.shape[0]
     if matrix.shape != (rows, num):
         raise ValueError(
             f"matrix must have shape (M, T) for a bound of shape (M,) and an objective of shape"
             f" (T,), but they have {matrix.shape}, {bound.shape} and {objective.shape}."
         )
-    required = jnp.ones(rows, bool) if required is None else required
-    active = jnp.ones(num, bool) if active is None else active
+    required, active = read_mask("required", required, rows), read_mask("active", active, num)
     # In x = w / scale: maximise <c, x> with A x - s = b, <scale, x> = 1, x and s above zero.
     usable = required[:, None] & active[None, :]
     overall = _powers(jnp.max(jnp.abs(jnp.where(usable, matrix, 0))))
@@ -184,7 +188,7 @@ def _dual_simplex(
         return (
             jnp.where(go_on, new, tableau),
             jnp.where(go_on, basis.at[row].set(entering), basis),
-            count + go_on,
+            count + go_on.astype(count.dtype),
             go_on,
         )
 

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmtl._checks import check_at_least, check_count, wide_dtype
 from jaxmtl._typing import Array
+from jaxmtl.solvers._inputs import read_mask, read_matrix
 from jaxmtl.solvers.complementarity import complementarity
 from jaxmtl.solvers.scaling import equilibrate, reciprocal, reciprocal_length
 
@@ -80,15 +82,12 @@ def min_norm(
       Hintermueller, Ito & Kunisch, `The primal-dual active set strategy as a semismooth Newton
       method <https://doi.org/10.1137/S1052623401383558>`_, 2002
     """
-    gramian = jnp.asarray(gramian)
-    if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
-        raise ValueError(
-            f"gramian must have shape (T, T), but it has {gramian.shape}: for stacked vectors J"
-            " pass J @ J.T."
-        )
+    gramian = read_matrix("gramian", gramian)
     num = gramian.shape[0]
-    present = jnp.ones(num, bool) if active is None else jnp.asarray(active, bool)
-    gramian = gramian.astype(jnp.promote_types(gramian.dtype, jnp.float32))
+    present = read_mask("active", active, num)
+    tolerance = check_at_least("tolerance", tolerance, 0)
+    max_iterations = check_count("max_iterations", max_iterations)
+    gramian = gramian.astype(wide_dtype(gramian.dtype))
     gramian = jnp.where(present[:, None] & present[None, :], gramian, 0)
     with jax.default_matmul_precision("highest"):
         # The problem has no unit. A power of two takes the size away without rounding.
@@ -158,7 +157,7 @@ def _frank_wolfe(
         moved = weights.at[away].add(-size[away]).at[toward].add(size[away])
         gap, value, error = _duality_gap(inner, weights, active)
         go_on = (gap > tolerance) & (value > error) & (gain[away] > eps / 8 * value)
-        return jnp.where(go_on, moved, weights), iterations + go_on, go_on
+        return jnp.where(go_on, moved, weights), iterations + go_on.astype(iterations.dtype), go_on
 
     shortest = jnp.argmin(jnp.where(active, squares, jnp.inf))
     start = jax.nn.one_hot(shortest, len(squares), dtype=inner.dtype)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from jaxmtl._typing import Array
+from jaxmtl.solvers._inputs import read_matrix, read_vector
 
 
 def pseudo_solve(matrix: Array, offset: Array) -> Array:
@@ -24,6 +25,7 @@ def pseudo_solve(matrix: Array, offset: Array) -> Array:
       >>> print(pseudo_solve(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.array([1.0, 1.0])))
       [0.5 0. ]
     """
+    matrix, offset = read_matrix("matrix", matrix), read_vector("offset", offset)
     num = offset.shape[0]
     if matrix.shape != (num, num):
         raise ValueError(

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmtl._typing import Array
+from jaxmtl.solvers._inputs import read_matrix
 
 
 def equilibrate(gramian: Array) -> tuple[Array, Array]:
@@ -30,6 +31,7 @@ def equilibrate(gramian: Array) -> tuple[Array, Array]:
       >>> print(scaled.tolist(), scale)
       [[1.0, 0.5], [0.5, 1.0]] [0.25 1.  ]
     """
+    gramian = read_matrix("gramian", gramian)
     scale = reciprocal_length(jnp.diagonal(gramian))
     # Rows first, then columns: the product of two scales may be out of range where each is not.
     return gramian * scale[:, None] * scale[None, :], scale

@@ -1,9 +1,10 @@
 """Projection on the probability simplex."""
 
+import jax
 import jax.numpy as jnp
-import optax
 
 from jaxmtl._typing import Array
+from jaxmtl.solvers._inputs import read_mask, read_vector
 
 
 def simplex(point: Array, active: Array | None = None) -> Array:
@@ -30,13 +31,15 @@ def simplex(point: Array, active: Array | None = None) -> Array:
       Duchi et al., `Efficient Projections onto the l1-Ball for Learning in High Dimensions
       <https://doi.org/10.1145/1390156.1390191>`_, 2008
     """
-    if point.ndim != 1:
-        raise ValueError(f"point must have shape (T,), but it has {point.shape}.")
-    active = jnp.ones(point.shape, bool) if active is None else active
+    point = read_vector("point", point)
+    active = read_mask("active", active, len(point))
     # An entry two below the largest never reaches the simplex, and where all are between the two
     # the sums keep their precision, whatever the size of the point.
     largest = jnp.max(jnp.where(active, point, -jnp.inf))
     depth = point - jnp.where(jnp.any(active), largest, 0)
     shifted = jnp.where(active, jnp.maximum(depth, -2), -2)
-    nearest = optax.projections.projection_simplex(shifted).astype(point.dtype)
-    return jnp.where(active, nearest, 0)
+    falling = jnp.sort(shifted)[::-1]
+    counts = jnp.arange(1, len(point) + 1).astype(point.dtype)
+    share, mean = 1 / counts, jnp.cumsum(falling) / counts
+    last = jnp.sum(share + (falling - mean) > 0) - 1
+    return jnp.where(active, jax.nn.relu(share[last] + (shifted - mean[last])), 0)

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmtl._checks import check_at_least, check_count
 from jaxmtl._typing import Array
+from jaxmtl.solvers._inputs import read_mask, read_matrix, read_vector
 from jaxmtl.solvers.complementarity import Complementarity, complementarity, solve_on, violation
 from jaxmtl.solvers.scaling import equilibrate
 
@@ -59,6 +61,9 @@ def worst_case(
       Liu et al., `Conflict-Averse Gradient Descent for Multi-task Learning
       <https://arxiv.org/abs/2110.14048>`_, 2021
     """
+    gramian, shares = read_matrix("gramian", gramian), read_vector("shares", shares)
+    radius = check_at_least("radius", radius, 0)
+    max_iterations = check_count("max_iterations", max_iterations)
     if gramian.shape != 2 * shares.shape:
         raise ValueError(
             f"gramian must have shape (T, T) for shares of shape (T,), but they have"
@@ -66,7 +71,7 @@ def worst_case(
         )
     scaled, scale = equilibrate(gramian)
     present = jnp.diagonal(scaled) > 0
-    present = present if active is None else active & present
+    present &= read_mask("active", active, len(shares))
     with jax.default_matmul_precision("highest"):
         mean = scaled @ (shares / scale)
         # A mean of zero may come out below it.

@@ -181,9 +181,9 @@ def test_the_tasks_see_the_parameters_and_draw_noise_of_their_own():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: jaxmtl.per_task(optax.adam, 2), "must be an optax transformation .* a function:"),
-        (lambda: jaxmtl.per_task(jaxmtl.mgda(), 2), "it is a balancer: a balancer comes after"),
-        (lambda: jaxmtl.per_task(optax.adam(0.1), 2.0), "num_tasks must be a Python int"),
+        (lambda: jaxmtl.per_task(optax.adam, 2), "must be an optax transformation.* Call it"),
+        (lambda: jaxmtl.per_task(jaxmtl.mgda(), 2), "That is a balancer, which comes after"),
+        (lambda: jaxmtl.per_task(optax.adam(0.1), 2.0), "num_tasks must be a whole number"),
     ],
 )
 def test_misuse_is_refused(make, message):

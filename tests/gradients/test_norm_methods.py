@@ -346,3 +346,10 @@ def test_gradients_that_cancel_have_no_common_direction():
     for balancer in (jaxmtl.conflict_free(num_tasks=3), jaxmtl.imtl_g(num_tasks=3)):
         d, _, _ = run(balancer, [j])
         np.testing.assert_array_equal(d[0], [0, 0])
+
+
+def test_lr_annealing_with_a_reference_in_a_wide_range_and_with_empty_leaves():
+    grads = {"w": jnp.zeros((2, 10**4)).at[0, 0].set(1e17).at[1].set(1e10), "e": jnp.zeros((2, 0))}
+    balancer = jaxmtl.lr_annealing(2, decay=0.0, reference=0)
+    _, state = balancer.update(grads, balancer.init({"w": jnp.zeros(10**4), "e": jnp.zeros(0)}))
+    np.testing.assert_allclose(state.task_weights, [1, 1e7], rtol=1e-5)

@@ -122,11 +122,17 @@ def test_fair_weights_of_parallel_gradients(alpha):
 
 def test_a_report_out_of_range_breaks_no_step():
     """Traced, alpha is not checked: weights are numbers, and the residual says they are wrong."""
+
+    @jax.jit
+    def step(alpha, grads):
+        balancer = jaxmtl.fairgrad(alpha, num_tasks=20)
+        return balancer.update(grads, balancer.init(jnp.zeros(100)))
+
     j = np.geomspace(1e-3, 1, 20)[:, None] * np.random.default_rng(0).normal(size=(1, 100))
     both_ways = j * np.resize([1, -1], (20, 1))  # no direction serves all, whatever alpha
     for grads, alphas in [(j, (1e-3, 0.02, 50.0, 1e4)), (both_ways, (1e-3, 0.1, 1.0, 1e4))]:
         for alpha in alphas:
-            d, state = direction(jaxmtl.fairgrad(jnp.asarray(alpha), num_tasks=20), grads)
+            d, state = step(alpha, jnp.asarray(grads, jnp.float32))
             assert np.all(np.isfinite(d))
             assert np.all(np.isfinite(state.task_weights))
             assert state.method.residual > 1e-3

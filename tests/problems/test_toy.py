@@ -81,7 +81,7 @@ def test_pareto_set_as_published():
     left, middle, right = pareto_set(3)
     np.testing.assert_allclose(middle, [0, -8.355], atol=1e-3)
     np.testing.assert_allclose([left, right], [[-7, -8.434], [7, -8.434]], atol=1e-3)
-    with pytest.raises(ValueError, match="num must be at least 2"):
+    with pytest.raises(ValueError, match="num must be a whole number of at least 2"):
         pareto_set(1)
 
 

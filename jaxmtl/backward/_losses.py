@@ -1,0 +1,49 @@
+"""What a function of several losses may return."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmtl._checks import is_real, path_name, shown
+from jaxmtl._typing import Array, PyTree
+
+
+def count_losses(losses: PyTree) -> int:
+    """Count the tasks, insisting on real scalars or one (T,) array."""
+    named = jax.tree.leaves_with_path(losses)
+    if not named:
+        raise ValueError(
+            "The function returned no losses: return a tree of scalars or a (T,) array."
+        )
+    for path, loss in named:
+        name = f"The loss {path_name(path)!r}"
+        if not is_real(loss):
+            came = f"has type {loss.dtype}" if hasattr(loss, "dtype") else f"is {shown(loss)}"
+            raise ValueError(
+                f"{name} {came}, but a loss must be a real scalar. If it is no loss but auxiliary"
+                " data, return (losses, aux) and pass has_aux=True."
+            )
+        shape = jnp.shape(loss)
+        if shape and (len(shape) > 1 or len(named) > 1):
+            raise ValueError(
+                f"{name} has shape {shape}, but a loss must be a scalar (or all of them one array"
+                " of shape (T,)): reduce it over the batch, with jnp.mean, say. If it is no loss"
+                " but auxiliary data, pass has_aux=True."
+            )
+        if not is_real(loss, (jnp.floating,)):
+            raise ValueError(
+                f"{name} has type {jnp.result_type(loss)}, but only real floating-point losses can"
+                " be differentiated."
+            )
+    shape = jnp.shape(named[0][1])
+    if shape == (0,):
+        raise ValueError("The function returned an empty array of losses.")
+    return shape[0] if shape else len(named)
+
+
+def like_losses(weights: Array, losses: PyTree) -> PyTree:
+    """(T,) weights as cotangents of the losses' structure and types."""
+    leaves, treedef = jax.tree.flatten(losses)
+    if len(leaves) == 1 and leaves[0].ndim == 1:
+        return jax.tree.unflatten(treedef, [weights.astype(leaves[0].dtype)])
+    parts = [weights[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(treedef, parts)
