@@ -75,10 +75,18 @@ def barrier(
     alpha = check_above("alpha", alpha, 0)
     tolerance = check_at_least("tolerance", tolerance, 0)
     max_iterations = check_count("max_iterations", max_iterations)
+    present = read_mask("active", active, num)
+    return _damped_newton(gramian, alpha, present, tolerance, max_iterations)
+
+
+@jax.jit
+def _damped_newton(
+    gramian: Array, alpha: Any, present: Array, tolerance: Any, max_iterations: Any
+) -> Barrier:
+    num = gramian.shape[0]
     scaled, scale = equilibrate(gramian)
     eps = jnp.finfo(scaled.dtype).eps
-    present = jnp.diagonal(scaled) > 0
-    present &= read_mask("active", active, num)
+    present &= jnp.diagonal(scaled) > 0
     pairs = present[:, None] & present[None, :]
     identity = jnp.eye(num, dtype=scaled.dtype)
     matrix = jnp.where(pairs, scaled, identity)

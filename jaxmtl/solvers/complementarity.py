@@ -131,6 +131,7 @@ class _Search(NamedTuple):
     unfinished: Array
 
 
+@jax.jit
 def _search(
     matrix: Array,
     offset: Array,

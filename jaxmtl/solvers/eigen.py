@@ -60,7 +60,11 @@ def eigen(matrix: Array) -> Eigen:
       Demmel & Veselic, `Jacobi's Method is More Accurate than QR
       <https://doi.org/10.1137/0613074>`_, 1992
     """
-    matrix = read_matrix("matrix", matrix)
+    return _jacobi(read_matrix("matrix", matrix))
+
+
+@jax.jit
+def _jacobi(matrix: Array) -> Eigen:
     num, eps = matrix.shape[0], jnp.finfo(matrix.dtype).eps
     # By a power of two, which rounds nothing: squares of entries below are then numbers too.
     scale = reciprocal_length(jnp.max(jnp.abs(jnp.diagonal(matrix)), initial=0))

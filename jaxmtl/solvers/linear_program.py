@@ -128,6 +128,7 @@ def _convex(weights: Array, active: Array) -> Array:
     return weights / jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
 
 
+@jax.jit
 def _dual_simplex(
     c: Array,
     a: Array,

@@ -135,6 +135,7 @@ def _duality_gap(inner: Array, weights: Array, active: Array) -> tuple[Array, Ar
     return jnp.where(lost, jnp.inf, gap * reciprocal(unit)), value, error
 
 
+@jax.jit
 def _frank_wolfe(
     inner: Array, active: Array, tolerance: float, max_iterations: int
 ) -> tuple[Array, Array]:
@@ -169,6 +170,7 @@ def _frank_wolfe(
     return weights, iterations
 
 
+@jax.jit
 def _polish(inner: Array, active: Array, support: Array, cancels: Array) -> Array:
     """Solve the problem without its lengths on a guess of the support.
 

@@ -150,6 +150,7 @@ def _solve(problem: _Problem, support: Array, iterations: Array) -> _Point:
     return _judge(problem, t, t * rise - start, iterations + 1)
 
 
+@jax.jit
 def _exchange(problem: _Problem) -> _Point:
     """Exchange all indices on the wrong side of a support, for as long as that leaves fewer."""
 
@@ -169,6 +170,7 @@ def _exchange(problem: _Problem) -> _Point:
     return lax.while_loop(lambda carry: carry[3] > 0, step, start)[1]
 
 
+@jax.jit
 def _follow(problem: _Problem, guess: _Point, longest: Array, max_iterations: int) -> _Point:
     """Follow the projections of (J'p, k) on the cone of all (d, t) with <g_i, d> >= t.
 

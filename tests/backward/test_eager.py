@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxmtl
+from jaxmtl import diagnostics, pareto, solvers
 from tests.references import as_vector, gradients, relative_error
 from tests.test_every_method import LOSSES, NAMES, PARAMS, as_tree, make, needed
 
@@ -78,6 +79,25 @@ def test_a_combinator_in_a_chain_compiles_nothing_the_third_time(combined):
 
     step()  # held weights: two steps of each kind
     assert compiled_at_the_third_call(step) == 0
+
+
+GRAM = jnp.asarray(gradients(0, 4, 10) @ gradients(0, 4, 10).T, jnp.float32)
+SOLVED = {
+    "min_norm": lambda: solvers.min_norm(GRAM),
+    "complementarity": lambda: solvers.complementarity(GRAM, -GRAM[0]),
+    "dual_cone": lambda: solvers.dual_cone(GRAM, GRAM[0]),
+    "worst_case": lambda: solvers.worst_case(GRAM, GRAM[0], 0.5),
+    "barrier": lambda: solvers.barrier(GRAM, 2.0),
+    "eigen": lambda: solvers.eigen(GRAM),
+    "linear_program": lambda: solvers.linear_program(GRAM[0], GRAM, GRAM[1]),
+    "report": lambda: diagnostics.report(GRAM, GRAM[0]),
+    "hypervolume": lambda: pareto.hypervolume(GRAM[:, :2], GRAM[0, :2] + 9),
+}
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_a_solver_compiles_nothing_the_third_time(name):
+    assert compiled_at_the_third_call(SOLVED[name]) == 0
 
 
 def network(params, x, y):
