@@ -58,7 +58,7 @@ def test_an_unknown_method_is_told_its_neighbours():
         methods.make("mdga", 3)
     with pytest.raises(ValueError, match=r"no method 'zzz'\. The methods are equal,"):
         methods.make("zzz", 3)
-    with pytest.raises(ValueError, match="num_tasks must be a Python int"):
+    with pytest.raises(ValueError, match="num_tasks must be a whole number"):
         methods.make("mgda", 2.5)
 
 

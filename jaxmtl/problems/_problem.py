@@ -11,6 +11,7 @@ import optax
 from jaxmtl._checks import (
     check_above,
     check_callable,
+    check_finite,
     check_flag,
     check_optimizer,
     real_array,
@@ -132,6 +133,8 @@ class Problem:
                 raise ValueError(
                     f"{argument} must be a dict of numbers by task, but it is {shown(value)}."
                 )
+            for task, number in (value or {}).items():
+                check_finite(f"{argument}[{task!r}]", number)
         for argument in ("test", "validation"):
             for leaf in jax.tree.leaves(getattr(self, argument)):
                 if not np.ndim(real_array(argument, leaf, "(examples, ...)")):

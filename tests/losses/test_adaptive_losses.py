@@ -213,11 +213,13 @@ def test_messages():
         softadapt(3, variant="other")
     with pytest.raises(ValueError, match="decay must be a number from 0 to 1"):
         relobralo(3, 0, decay=1.5)
-    with pytest.raises(ValueError, match="temperature must be a number above 0, but it is 0"):
+    with pytest.raises(
+        ValueError, match="temperature must be a finite number above 0, but it is 0"
+    ):
         relobralo(3, 0, temperature=0)
     with pytest.raises(ValueError, match="expected_saudade must be a number from 0 to 1"):
         relobralo(3, 0, expected_saudade=-0.1)
     with pytest.raises(ValueError, match="key must be one JAX random key"):
         relobralo(3, "key")
-    with pytest.raises(ValueError, match="num_tasks must be a Python int"):
+    with pytest.raises(ValueError, match="num_tasks must be a whole number"):
         softadapt(3.0)

@@ -263,7 +263,7 @@ def test_messages():
         famo_after_step(famo(2).init(jnp.zeros(2)), jnp.ones(3))
     with pytest.raises(ValueError, match="lower_bounds holds 3 values, but there are 2 tasks"):
         famo(2, lower_bounds=[0.0, 0.0, 0.0])
-    with pytest.raises(ValueError, match="optimizer must be an optax optimizer"):
+    with pytest.raises(ValueError, match="optimizer must be an optax transformation"):
         famo(2, optimizer=0.1).init(jnp.zeros(2))
     named = famo(2, lower_bounds={"a": 0.0, "b": 0.0})
     with pytest.raises(ValueError, match="same names"):

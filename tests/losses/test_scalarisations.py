@@ -287,7 +287,7 @@ def test_wrong_ideal_points_are_refused(make):
 
 
 def test_wrong_constants_are_refused():
-    with pytest.raises(ValueError, match="mu must be a number above 0, but it is 0"):
+    with pytest.raises(ValueError, match="mu must be a finite number above 0, but it is 0"):
         stch(mu=0)
     with pytest.raises(ValueError, match="theta must be a number of at least 0, but it is -1"):
         pbi(theta=-1)
