@@ -1,97 +1,164 @@
-"""The picture of a comparison."""
+"""The pictures of a comparison: a summary at the width of a page, and the rest on request."""
 
 import io
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxmtl.comparison._report import MOST_COLUMNS, Comparison
-from jaxmtl.plotting import plot_bars, plot_curves, plot_heat_map
+from jaxmtl.comparison._gains_panel import Row, draw_gains, explain
+from jaxmtl.comparison._large_picture import draw_all
+from jaxmtl.comparison._page import COLORS, PAGE, TABLE, TEXT, fold, height_of_names, width_of_names
+from jaxmtl.comparison._report import Comparison
+from jaxmtl.comparison._statistics import interval
+from jaxmtl.comparison._task_panels import (
+    draw_changes,
+    draw_losses,
+    draw_shares,
+    height_of_shares,
+)
+from jaxmtl.comparison._verdict import FIXED
+
+MOST_WIDTH = 3.5  # inches, of the changes of all tasks
+MOST_SHARES = 4  # methods whose task weights fit beside each other
+SIZES: Any = {
+    "font.size": TEXT,
+    "axes.titlesize": TEXT + 0.5,
+    "axes.labelsize": TEXT,
+    "xtick.labelsize": TEXT,
+    "ytick.labelsize": TEXT,
+    "legend.fontsize": TEXT,
+    "figure.titlesize": TEXT + 1.5,
+}
 
 
 def as_png(report: Comparison) -> bytes:
-    """The picture as a file's content."""
+    """The summary as a file's content."""
     image = io.BytesIO()
-    draw(report).savefig(image, dpi=90, format="png")
+    draw(report, "summary").savefig(image, dpi=160, format="png")
     return image.getvalue()
 
 
-def draw(report: Comparison) -> Figure:
-    """Draw a column a task where they fit, else a table a quantity; and the summary."""
-    palette = "tab10" if len(report.outcomes) <= 10 else "tab20"
-    colors = [matplotlib.colormaps[palette](i % 20) for i in range(len(report.outcomes))]
-    few = len(report.setting.tasks) <= MOST_COLUMNS
-    figure, axes = _draw_columns(report, colors) if few else _draw_tables(report, colors)
-    changes = {n: c.mean(axis=1) for n in report.outcomes if (c := report.changes(n)) is not None}
-    plot_bars(changes, axes["changes"], reference=0.0, colors=colors)
-    axes["changes"].set_title("Δm: mean change against\nsingle-task training (%)")
-    dashed = "dashed in the bars: single-task training; " if few else ""
-    figure.suptitle(
-        f"{report.setting.problem}: {report.setting.steps} steps, seeds: {report.setting.seeds};"
-        f" {dashed}whiskers: standard deviation over seeds"
-    )
+def draw(report: Comparison, what: str) -> Figure:
+    """Draw what is asked for."""
+    kinds = {"summary": _summary, "losses": _losses, "weights": _weights, "all": draw_all}
+    if what not in kinds:
+        names = ", ".join(map(repr, kinds))
+        raise ValueError(f"what must be one of {names}, but it is {what!r}.")
+    if not report.outcomes:
+        raise ValueError("There is nothing to draw: no method of this comparison has finished.")
+    named = _without_formulas(report)
+    if what == "all":
+        return draw_all(named)
+    with matplotlib.rc_context(SIZES):
+        figure = kinds[what](named)
+        figure.suptitle(_title(named))
     return figure
 
 
-def _draw_columns(report: Comparison, colors: list[Any]) -> Any:
-    """Draw losses, shares of the weights and metrics, a column a task."""
-    tasks, window = report.setting.tasks, max(1, report.setting.steps // 40)
-    rows = ("loss", "share", "metric")
-    mosaic: list[Any] = [[f"{row} {task}" for task in tasks] + ["changes"] for row in rows]
-    figure = Figure(figsize=(4 * len(tasks) + 4, 11), layout="constrained")
-    axes = figure.subplot_mosaic(mosaic)
-    for i, task in enumerate(tasks):
-        loss, share, metric = (axes[f"{row} {task}"] for row in rows)
-        for axis in (loss, share):
-            axis.set_prop_cycle(color=colors)
-        losses = {n: o.losses[:, i] for n, o in report.outcomes.items()}
-        plot_curves(losses, loss, window=window, log=bool(min(map(np.min, losses.values())) > 0))
-        loss.set_title(f"{task}: training loss")
-        shares = {n: o.shares[:, i] for n, o in report.outcomes.items()}
-        plot_curves(shares, share, window=window, log=True)
-        share.set_title(f"{task}: share of the task weights")
-        share.set_ylim(1e-3, 1.2)
-        metrics = {n: o.metrics[:, i] for n, o in report.outcomes.items()}
-        alone = report.alone[task].mean() if task in report.alone else None
-        plot_bars(metrics, metric, reference=alone, colors=colors)
-        better = "higher" if report.setting.maximize[task] else "lower"
-        what = f"{task}: {report.setting.metric_names[task]}"
-        wrap = "\n" if len(what) > 28 else " "  # a column is not wider
-        metric.set_title(f"{what}{wrap}({better} is better)")
-    handles, labels = axes[f"loss {tasks[0]}"].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=10)
-    return figure, axes
+def _summary(report: Comparison) -> Figure:
+    """Changes above, method by method, the best first; task weights of the best below."""
+    reference, base, rows = _rows(report)
+    named = _best(rows)[:MOST_SHARES]
+    tasks = report.setting.tasks
+    lying = max(width_of_names(tasks), 0.7 * len(tasks))
+    width = float(np.clip(lying if lying <= MOST_WIDTH else 0.55 * len(tasks), 1.6, MOST_WIDTH))
+    lines = max(fold(row.name).count("\n") + 1 for row in rows)
+    row = max(np.clip(3.0 / len(rows), 0.18, 0.32), 0.15 * lines)
+    fixed = 0.9 + height_of_names(tasks, width)
+    heights = (fixed + row * len(rows), height_of_shares(report, named))
+    figure = Figure(figsize=(PAGE, sum(heights) + 0.3), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=heights)
+    upper, lower = parts
+    left, right = upper.subplots(1, 2, width_ratios=(TABLE - width, width))
+    draw_gains(left, rows, base)
+    left.set_title(f"Δm, mean over tasks of the change\nagainst {fold(reference)} (%)")
+    draw_changes(right, rows, tasks, width)
+    right.set_title("each task's metric\n(change in %, + is better)")
+    explain(upper, rows, base, report.setting.seeds)
+    draw_shares(lower, report, named)
+    return figure
 
 
-def _draw_tables(report: Comparison, colors: list[Any]) -> Any:
-    """Draw changes of the metrics and shares of the weights as tables of methods by tasks."""
-    tasks, names = report.setting.tasks, list(report.outcomes)
-    size = (8 + 0.6 * len(tasks), 6 + 0.5 * len(names))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplot_mosaic(
-        [["losses", "shares"], ["changes", "table"]], width_ratios=(8, 0.6 * len(tasks))
+def _losses(report: Comparison) -> Figure:
+    """Training losses, a panel a task, the best methods and equal weights in colour."""
+    _, base, rows = _rows(report)
+    names = dict.fromkeys([*([base] if base else []), *_best(rows), *report.outcomes])
+    columns = 2 if len(report.setting.tasks) in (2, 4) else 3
+    lines = -(-len(report.setting.tasks) // columns)
+    figure = Figure(figsize=(PAGE, 2.1 * lines + 1), layout="constrained")
+    draw_losses(figure, report, [*names][: len(COLORS)], columns)
+    return figure
+
+
+def _weights(report: Comparison) -> Figure:
+    """Task weights of every method, the best first."""
+    names = [row.name for row in _rows(report)[2]]
+    height = height_of_shares(report, names) + 0.4
+    figure = Figure(figsize=(PAGE, height), layout="constrained")
+    draw_shares(figure, report, names)
+    return figure
+
+
+def _rows(report: Comparison) -> tuple[str, str | None, list[Row]]:
+    """What changes are measured from, the method to compare with, and all methods, best first."""
+    base = next((name for name in FIXED if name in report.outcomes), None)
+    reference = "single-task training"
+    found = {n: c for n in report.outcomes if (c := report.changes(n)) is not None}
+    against = {name: report.against_equal(name) for name in found}
+    if not found:  # without references, or interrupted before all of them were in
+        base = base or next(iter(report.outcomes))
+        reference, found = base, _paired(report, base)
+        against = {name: interval(found[name].mean(axis=1)) for name in found if name != base}
+    rows = []
+    with np.errstate(all="ignore"):  # a run that diverged
+        for name, changes in found.items():
+            gain = interval(changes.mean(axis=1))
+            broken = bool(report.outcomes[name].broken)
+            rows.append(Row(name, changes.mean(axis=0), gain, against.get(name), broken))
+    return reference, base, sorted(rows, key=lambda row: np.nan_to_num(-row.gain.mean, nan=np.inf))
+
+
+def _paired(report: Comparison, base: str) -> dict[str, Any]:
+    """Changes against a method, seed by seed, in per cent of its mean; positive for better."""
+    setting, start = report.setting, report.outcomes[base].metrics
+    sign = np.array([1 if setting.maximize[task] else -1 for task in setting.tasks])
+    with np.errstate(all="ignore"):  # a metric of zero, a run that diverged
+        scale = sign * 100 / np.abs(start.mean(axis=0))
+        return {n: scale * (o.metrics - start) for n, o in report.outcomes.items()}
+
+
+def _best(rows: Sequence[Row]) -> list[str]:
+    """Methods whose weights there is something to see of, the best first; all if there is none."""
+    names = [row.name for row in rows if row.name not in FIXED and np.isfinite(row.gain.mean)]
+    return names or [row.name for row in rows]
+
+
+def _title(report: Comparison) -> str:
+    setting = report.setting
+    text = f"{setting.problem}: {setting.steps} steps, seeds: {setting.seeds}"
+    if not report.complete:
+        text += f"; incomplete: {report.finished} of {len(setting.runs)} runs"
+    return textwrap.fill(text, 80)
+
+
+def _without_formulas(report: Comparison) -> Comparison:
+    """The same, no part of whose names matplotlib reads as a formula."""
+
+    def plain(named: dict[str, Any]) -> dict[str, Any]:
+        return {name.replace("$", r"\$"): value for name, value in named.items()}
+
+    setting = report.setting
+    made = Comparison(
+        setting._replace(
+            problem=setting.problem.replace("$", r"\$"),
+            tasks=tuple(plain(dict.fromkeys(setting.tasks))),
+            maximize=plain(setting.maximize),
+            metric_names={t: n.replace("$", r"\$") for t, n in plain(setting.metric_names).items()},
+        )
     )
-    axes["losses"].set_prop_cycle(color=colors)
-    relative = {
-        name: np.mean(outcome.losses / np.abs(outcome.losses[0]), axis=1)
-        for name, outcome in report.outcomes.items()
-    }
-    plot_curves(
-        relative,
-        axes["losses"],
-        window=max(1, report.setting.steps // 40),
-        log=min(map(np.min, relative.values())) > 0,
-    )
-    axes["losses"].set_title("training loss / first loss, mean over tasks")
-    axes["losses"].legend(fontsize="small", ncols=2)
-    shares = [100 * outcome.shares.mean(axis=0) for outcome in report.outcomes.values()]
-    plot_heat_map(shares, names, tasks, axes["shares"], limits=(0, np.max(shares)))
-    axes["shares"].set_title("share of the task weights, mean over steps and seeds (%)")
-    changes = [c.mean(axis=0) for name in names if (c := report.changes(name)) is not None]
-    axes["table"].set_title("change of the metric against single-task training (%)")
-    if changes:  # an interrupted run may lack a reference
-        most = float(np.quantile(np.abs(changes), 0.9))  # one failure does not fade the others
-        plot_heat_map(changes, names, tasks, axes["table"], limits=(-most, most), colormap="RdBu")
-    return figure, axes
+    made.alone, made.outcomes = plain(report.alone), plain(report.outcomes)
+    return made

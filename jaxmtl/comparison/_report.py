@@ -109,9 +109,25 @@ class Comparison:
         parts = [textwrap.fill(title, width), lay_out(self._columns(), width)]
         return "\n".join([*parts, *(textwrap.fill(text, width) for text in texts)])
 
-    def plot(self) -> Any:
-        """Draw the comparison, as a matplotlib figure."""
-        return _picture().draw(self)
+    def plot(self, what: str = "summary") -> Any:
+        """Draw the comparison, at the width of a page.
+
+        Args:
+          what: "summary": the mean change Δm of each method with the 95 % interval of its mean over
+            seeds, the change of each task's metric, and the task weights of the best methods.
+            "losses": the training losses of each task. "weights": the task weights of every
+            method. "all": every loss, weight and metric in one large picture.
+
+        Returns:
+          A ``matplotlib.figure.Figure``, which a notebook shows and ``.savefig("picture.pdf")``
+          writes. Without single-task references, changes are those against equal weights, seed by
+          seed.
+
+        Raises:
+          ValueError: where ``what`` is none of these, or no method has finished.
+          ImportError: where matplotlib is missing.
+        """
+        return _picture().draw(self, what)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write all numbers, and the picture if a method has finished; return the paths.
