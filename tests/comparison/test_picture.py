@@ -206,6 +206,7 @@ def test_what_to_draw():
     assert len(made(references=False).plot("all").axes) == 3 * 3
 
 
+@pytest.mark.slow
 def test_names_are_no_formulas():
     comparison = made(tasks=["$x^$", "_b"], gains={"equal": 0.0, "_a": 1.0, "$y_$": 2.0})
     for what in ("summary", "losses", "weights", "all"):
@@ -251,6 +252,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "shape"),
     [
@@ -270,6 +272,7 @@ def test_a_page_can_be_read(what, shape):
     assert overlapping(figure) == []
 
 
+@pytest.mark.slow
 def test_a_page_of_40_tasks_names_some():
     axis = made(40).plot().subfigs[0].axes[1]
     assert len(axis.texts) == 0
@@ -282,6 +285,7 @@ def test_the_settings_of_matplotlib_stay():
     assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.slow
 def test_the_summary_is_saved(monkeypatch, tmp_path):
     monkeypatch.setattr(_saved, "_write", lambda path, content: (path.name, content))
     (_, _), (name, content) = _saved.save(made(), tmp_path)
