@@ -406,7 +406,7 @@ def test_sigterm_to_a_process_saves(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout.readline() == "finished 1/6 single:first\n"
+    assert process.stdout.readline().startswith("finished 1/6 single:first (about ")
     process.terminate()
     out, error = process.communicate(timeout=120)
     assert process.returncode == 143, error

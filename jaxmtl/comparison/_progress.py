@@ -1,6 +1,8 @@
 """How far a comparison has come: a bar where there is a terminal or a notebook, else lines."""
 
 import contextlib
+import importlib.util
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,7 +26,9 @@ def showing(
         yield _Lines(runs, steps)
         return
     console = Console()
-    if not console.is_interactive and not console.is_jupyter:
+    # In a notebook rich draws its bars by ipywidgets.
+    in_notebook = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    if not in_notebook and (console.is_jupyter or not console.is_interactive):
         yield _Lines(runs, steps)
         return
     from rich.progress import (
@@ -54,10 +58,11 @@ def showing(
 
 
 class _Lines:
-    """A line for each run that has finished."""
+    """A line for each run that has finished, and about how long the others will take."""
 
     def __init__(self, runs: int, steps: int):
         self.runs, self.steps, self.begun = runs, steps, 0
+        self.start = time.monotonic()
 
     def __call__(self, name: str) -> Callable[[int], None]:
         self.begun += 1
@@ -67,6 +72,9 @@ class _Lines:
             nonlocal done
             done += steps
             if done >= self.steps:
-                print(f"finished {number}/{self.runs} {name}", flush=True)
+                left = (time.monotonic() - self.start) / number * (self.runs - number)
+                about = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+                ahead = f" (about {about} left)" if number < self.runs else ""
+                print(f"finished {number}/{self.runs} {name}{ahead}", flush=True)
 
         return advance

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen
 
 import jaxmtl
 from jaxmtl.comparison import _training
@@ -273,3 +275,76 @@ def batches_of(*shapes):
 def test_mistakes_are_one_sentence_each(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Linen(linen.Module):
+    @linen.compact
+    def __call__(self, x, train):
+        z = linen.BatchNorm(use_running_average=not train, momentum=0.9)(linen.Dense(6)(x))
+        return {name: linen.Dense(1, name=name)(z) for name in ("sine", "square")}
+
+
+def of_linen():
+    model = Linen()
+
+    def start(key):
+        variables = model.init(key, X, train=False)
+        return variables["params"], variables["batch_stats"]
+
+    def errors(outputs, batch):
+        return {name: jnp.mean((out - batch[name]) ** 2) for name, out in outputs.items()}
+
+    def losses(params, state, batch, key):
+        variables = {"params": params, "batch_stats": state}
+        outputs, new = model.apply(variables, batch["x"], train=True, mutable=["batch_stats"])
+        return errors(outputs, batch), new["batch_stats"]
+
+    def metrics(params, state, split):
+        variables = {"params": params, "batch_stats": state}
+        return errors(model.apply(variables, split["x"], train=False), split)
+
+    return jaxmtl.Problem(
+        init=start, losses=losses, metrics=metrics, train=DATA, batch=16, stateful=True
+    )
+
+
+class Equinox(eqx.Module):
+    trunk: eqx.nn.Linear
+    heads: dict
+
+    def __init__(self, key):
+        keys = jax.random.split(key, 3)
+        self.trunk = eqx.nn.Linear(1, 6, key=keys[0])
+        self.heads = {n: eqx.nn.Linear(6, 1, key=k) for n, k in zip(("sine", "square"), keys[1:], strict=True)}
+
+    def __call__(self, x):
+        z = jnp.tanh(self.trunk(x))
+        return [head(z) for head in self.heads.values()]
+
+
+def of_equinox():
+    static = eqx.partition(Equinox(jax.random.key(0)), eqx.is_inexact_array)[1]
+
+    def losses(params, batch):
+        first, second = jax.vmap(eqx.combine(params, static))(batch["x"])
+        return {
+            "sine": jnp.mean((first - batch["sine"]) ** 2),
+            "square": jnp.mean((second - batch["square"]) ** 2),
+        }
+
+    return jaxmtl.Problem(
+        init=lambda key: eqx.filter(Equinox(key), eqx.is_inexact_array),
+        losses=losses,
+        train=DATA,
+        batch=16,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [of_linen, of_equinox])
+def test_networks_of_other_libraries(make):
+    found = jaxmtl.compare(make(), ["equal", "normalize"], **QUICK)
+    assert all(np.all(np.isfinite(sample)) for sample in found.delta_m.values())
+    shared = jax.tree.leaves(complete(make()).shared)
+    assert any(shared)
+    assert not all(shared)
