@@ -12,6 +12,14 @@ from numpy.typing import ArrayLike
 
 from jaxmtl._checks import check_choice, check_count, check_flag, real_array
 
+__all__ = [
+    "prior_binary_cross_entropy",
+    "prior_cross_entropy",
+    "prior_squared_error",
+    "zero_output_cross_entropy",
+    "zero_output_squared_error",
+]
+
 
 def zero_output_cross_entropy(num_classes: int) -> float:
     """Cross-entropy of a classifier whose logits are all zero, log K, in nats.

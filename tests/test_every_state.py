@@ -285,6 +285,6 @@ def test_no_type_is_promoted_by_a_combinator_on_any_route(combinator, dtype):
 @pytest.mark.parametrize("name", LEARN_WITH_ADAM)
 def test_optax_s_adam_promotes_types_itself(name):
     """Should this fail, optax has changed: these methods belong to the others above."""
-    with pytest.raises(jax.dtypes.TypePromotionError) as raised:
+    with pytest.raises(Exception, match="no available implicit dtype promotion path") as raised:
         trace_strictly(make(name))
     assert "optax" in str([entry.path for entry in raised.traceback])
