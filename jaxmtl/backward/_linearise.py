@@ -123,8 +123,12 @@ def chosen(args: tuple[Any, ...], argnums: int | Sequence[int]) -> PyTree:
 
 def _check_directional(push: Callable[..., Any], primals: tuple[Any, ...]) -> None:
     """Raise for a function with a ``custom_vjp``, which JAX itself notices as late as it runs."""
-    program, _, _ = read_program(push, *primals)
-    if any(eqn.primitive.name == "custom_lin" for eqn in operations(program)):
+
+    def holds_one() -> bool:
+        program, _, _ = read_program(push, *primals)
+        return any(eqn.primitive.name == "custom_lin" for eqn in operations(program))
+
+    if rewritten_or_plain(holds_one, lambda: False):
         raise ValueError(
             'memory="lean" takes directional derivatives, which functions with a jax.custom_vjp do'
             " not have: leave memory out, or give them a jax.custom_jvp."

@@ -37,7 +37,8 @@ def select_leaves(selectors: tuple[LeafSelector, ...], tree: PyTree) -> list[boo
     paths = [leaf_path(path) for path, _ in jax.tree.leaves_with_path(tree)]
     chosen = [True] * len(paths)
     for selector in selectors:
-        if callable(selector):
+        # A mask may be callable too: an equinox module of bools.
+        if callable(selector) and jax.tree_util.all_leaves([selector]):
             mask = [selector(path) for path in paths]
             if not all(isinstance(m, bool | np.bool_) for m in mask):
                 odd = next(m for m in mask if not isinstance(m, bool | np.bool_))

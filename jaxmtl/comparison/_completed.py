@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._checks import leaf_path
+from jaxmtl._checks import path_name
 from jaxmtl._typing import Array, LeafSelector, PyTree
 from jaxmtl.backward._linearise import count_losses
 from jaxmtl.backward._shared_leaves import shared_leaves
@@ -124,7 +124,7 @@ def _names(values: PyTree) -> tuple[str, ...]:
     entries = jax.tree.leaves_with_path(values)
     if len(entries) == 1:
         return tuple(map(str, range(num_tasks)))
-    return tuple(leaf_path(path) for path, _ in entries)
+    return tuple(path_name(path) for path, _ in entries)
 
 
 def _by_task(argument: str, value: Any, tasks: tuple[str, ...], default: Any) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _measure(problem: Problem, losses: Callable[..., Any], shapes: Any) -> Calla
         entries = jax.tree.leaves_with_path(values)
         if len(entries) == 1 and jnp.shape(entries[0][1]) == (len(tasks),):
             return jnp.asarray(entries[0][1], jnp.float32)
-        names = tuple(leaf_path(path) for path, _ in entries)
+        names = tuple(path_name(path) for path, _ in entries)
         if names != tasks:
             raise ValueError(
                 f"metrics must return one scalar for each task, {', '.join(tasks)}, but on test it"
@@ -178,7 +178,9 @@ def _measure(problem: Problem, losses: Callable[..., Any], shapes: Any) -> Calla
         return jnp.stack([jnp.asarray(value, jnp.float32) for _, value in entries])
 
     params, state, split, _ = shapes
-    jax.eval_shape(measure, params, state, _shapes(split))
+    for part in (split, problem.validation):
+        if part is not None:
+            jax.eval_shape(measure, params, state, _shapes(part))
     return measure
 
 

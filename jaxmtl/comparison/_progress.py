@@ -23,13 +23,13 @@ def showing(
     try:
         from rich.console import Console
     except ImportError:
-        yield _Lines(runs, steps)
+        yield from _in_lines(runs)
         return
     console = Console()
     # In a notebook rich draws its bars by ipywidgets.
     in_notebook = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
     if not in_notebook and (console.is_jupyter or not console.is_interactive):
-        yield _Lines(runs, steps)
+        yield from _in_lines(runs)
         return
     from rich.progress import (
         BarColumn,
@@ -57,24 +57,29 @@ def showing(
         bars.update(bar, description="done")
 
 
+def _in_lines(runs: int) -> Iterator[Callable[[str], Callable[[int], None]]]:
+    lines = _Lines(runs)
+    yield lines
+    lines.finish()
+
+
 class _Lines:
     """A line for each run that has finished, and about how long the others will take."""
 
-    def __init__(self, runs: int, steps: int):
-        self.runs, self.steps, self.begun = runs, steps, 0
+    def __init__(self, runs: int):
+        self.runs, self.begun, self.name = runs, 0, ""
         self.start = time.monotonic()
 
     def __call__(self, name: str) -> Callable[[int], None]:
-        self.begun += 1
-        number, done = self.begun, 0
+        self.finish()
+        self.begun, self.name = self.begun + 1, name
+        return lambda steps: None
 
-        def advance(steps: int) -> None:
-            nonlocal done
-            done += steps
-            if done >= self.steps:
-                left = (time.monotonic() - self.start) / number * (self.runs - number)
-                about = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
-                ahead = f" (about {about} left)" if number < self.runs else ""
-                print(f"finished {number}/{self.runs} {name}{ahead}", flush=True)
-
-        return advance
+    def finish(self) -> None:
+        """Say that the run is in that was begun last."""
+        if not self.begun:
+            return
+        left = (time.monotonic() - self.start) / self.begun * (self.runs - self.begun)
+        about = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+        ahead = f" (about {about} left)" if self.begun < self.runs else ""
+        print(f"finished {self.begun}/{self.runs} {self.name}{ahead}", flush=True)

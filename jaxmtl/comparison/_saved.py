@@ -109,6 +109,7 @@ def _numbers(comparison: Comparison) -> dict[str, Any]:
             "conflicting_pairs_share": _or_null([outcome.conflicts])[0],
             "longest_over_shortest_gradient": _or_null([outcome.norm_ratio])[0],
             "temporary_bytes": outcome.memory,
+            "learning_rate": outcome.learning_rate,
             "broken": outcome.broken,
         }
 
@@ -146,6 +147,7 @@ def _outcome(setting: Setting, numbers: dict[str, Any]) -> Outcome:
         float(_array([numbers["longest_over_shortest_gradient"]])[0]),
         numbers["temporary_bytes"],
         numbers["broken"],
+        learning_rate=numbers["learning_rate"],
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from jaxmtl._typing import Array, PyTree
-from jaxmtl.backward._programs import operations
+from jaxmtl.backward._programs import operations, read_program, rewritten_or_plain
 from jaxmtl.backward._routes import value_and_balanced_grad
 from jaxmtl.backward._task_grads import value_and_task_grads
 from jaxmtl.balancing._base import Balancer
@@ -112,7 +112,7 @@ class Trainer:
             float(sum(map(np.median, seconds))) * self.chunks / self.steps,
             np.concatenate(times),
             float(np.mean(conflicts)),
-            float(np.median(ratios)),
+            _median(ratios[ratios > 0]),  # zero where there were no gradients
             _temporary_bytes(self._compile(contestant.make, jnp.asarray(contestant.constants))[1]),
             _what_broke(losses, self.problem.tasks or ()),
             None if validation[0] is None else np.concatenate(validation),
@@ -201,9 +201,12 @@ class Trainer:
         """One seed at a time where there are convolutions: XLA runs batched kernels slowly."""
         batch, keys = example(self.problem), self.keys[0]
         params, state = jax.tree.map(lambda leaf: leaf[0], (self.params, self.state))
-        program = jax.make_jaxpr(self._losses)(params, state, batch, keys)
-        convolved = any(e.primitive.name == "conv_general_dilated" for e in operations(program))
-        return 1 if convolved else self.seeds
+
+        def convolved() -> bool:
+            program, _, _ = read_program(self._losses, params, state, batch, keys)
+            return any(e.primitive.name == "conv_general_dilated" for e in operations(program))
+
+        return 1 if rewritten_or_plain(convolved, lambda: False) else self.seeds
 
     def _optimizer(self) -> optax.GradientTransformation:
         if isinstance(self.problem.optimizer, optax.GradientTransformation):
@@ -271,6 +274,10 @@ def _timed(program: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     clock = time.perf_counter()
     result = jax.block_until_ready(program(*arguments))
     return result, time.perf_counter() - clock
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if len(values) else float("nan")
 
 
 def _temporary_bytes(program: Any) -> int | None:

@@ -315,7 +315,9 @@ class Equinox(eqx.Module):
     def __init__(self, key):
         keys = jax.random.split(key, 3)
         self.trunk = eqx.nn.Linear(1, 6, key=keys[0])
-        self.heads = {n: eqx.nn.Linear(6, 1, key=k) for n, k in zip(("sine", "square"), keys[1:], strict=True)}
+        self.heads = {
+            n: eqx.nn.Linear(6, 1, key=k) for n, k in zip(("sine", "square"), keys[1:], strict=True)
+        }
 
     def __call__(self, x):
         z = jnp.tanh(self.trunk(x))
