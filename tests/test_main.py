@@ -428,7 +428,7 @@ def test_all_beside_other_methods_is_all(capsys):
     assert "modo needs independent_grads" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("option", "value"), [("--seeds", 10**12), ("--steps", 10**9)])
+@pytest.mark.parametrize(("option", "value"), [("--seeds", 10**12), ("--steps", 2 * 10**9)])
 def test_more_than_memory_holds_is_refused(option, value, short, capsys):
     assert main([*short, option, str(value)]) == 2
     error = capsys.readouterr().err
