@@ -268,7 +268,7 @@ def test_updates_keep_their_type_and_the_solve_does_not_lose_it(name, dtype):
     assert references.relative_error(as_vector(updates), as_vector(reference)) < max(2 * eps, 1e-6)
 
 
-@every_method
+@some_methods_soon
 def test_float64_gradients_are_solved_in_float64(name):
     j = references.gradients(9, 3, 10, kind="conflicting")
     single, _ = first_update(name, j)
