@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import difflib
 import io
 import os
 import signal
@@ -12,14 +11,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from jaxmtl.backward._xla_cpu import use_safe_cpu_compiler
-from jaxmtl.comparison._compare import setting_of
-from jaxmtl.comparison._completed import complete
-from jaxmtl.comparison._contestants import DEFAULT, contestants, lacking, references
-from jaxmtl.comparison._report import Comparison
+from jaxmtl.comparison._compare import prepare
+from jaxmtl.comparison._contestants import DEFAULT, lacking
 from jaxmtl.comparison._saved import check_writable
 from jaxmtl.comparison._terminal import train_and_save
-from jaxmtl.comparison._training import Trainer
-from jaxmtl.methods import METHODS
+from jaxmtl.methods import METHODS, nearest
 from jaxmtl.problems import PROBLEMS, load
 from jaxmtl.problems._own import load_own
 
@@ -64,9 +60,7 @@ def _prepare(options: argparse.Namespace) -> int:
     names = [name for name in (METHODS if "all" in wanted else wanted) if not lacks[name]]
     try:
         problem = dataclasses.replace(problem, steps=options.steps or problem.steps)
-        completed = complete(problem)
-        runs = references(completed.problem) + contestants(completed.problem, names)
-        trainer = Trainer(completed, steps=problem.steps, seeds=options.seeds)
+        prepared = prepare(problem, names, seeds=options.seeds)
     except ValueError as error:
         return _refuse(str(error))
     try:
@@ -76,16 +70,14 @@ def _prepare(options: argparse.Namespace) -> int:
             f"--out must be a folder that can be written to, but '{options.out}' is not"
             f" ({error.strerror}): choose another, or change its permissions"
         )
-    setting = setting_of(completed.problem, runs, options.seeds, [problem.learning_rate])
-    return train_and_save(trainer, runs, Comparison(setting), options.out)
+    return train_and_save(*prepared, options.out)
 
 
 def _unknown(kind: str, unknown: list[str], names: Collection[str]) -> str:
     """Name all that there is not, with what may have been meant, and all that there is."""
 
     def near(name: str) -> str:
-        plain = name.lower().replace("-", "_")
-        found = [plain] if plain in names else difflib.get_close_matches(plain, names)
+        found = nearest(name, names)
         return f"{name!r} (did you mean {' or '.join(found)}?)" if found else repr(name)
 
     some = "s" if len(unknown) > 1 else ""

@@ -9,9 +9,11 @@ import numpy as np
 import optax
 
 from jaxmtl._checks import path_name
+from jaxmtl._task_names import shown_names
 from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._base import BalancerState
+from jaxmtl.balancing._state import find_nodes
 from jaxmtl.diagnostics import Report
 
 
@@ -84,8 +86,8 @@ def scalars(opt_state: PyTree, losses: TaskVector) -> dict[str, Array]:
       raw_norm/depth 5.0
       raw_norm/labels 0.5
     """
-    vector, names = task_vector("losses", losses), _task_names(losses)
-    balancers = _by_place(_find(BalancerState, opt_state))
+    vector, names = task_vector("losses", losses), list(shown_names(losses))
+    balancers = _by_place(find_nodes(BalancerState, opt_state))
     if not balancers:
         raise ValueError(
             "opt_state must hold the state of a balancer, but it holds none: pass the state of an"
@@ -132,7 +134,7 @@ def _of_balancer(state: BalancerState) -> Iterator[tuple[str, Any]]:
 def _of_snapshots(opt_state: PyTree, shape: tuple[int, ...]) -> list[tuple[str, Any]]:
     """What ``optax.snapshot`` keeps, if it is a scalar or one for each task, and no tree."""
     by_name: dict[str, list[tuple[Any, Any]]] = {}
-    for path, state in _find(optax.SnapshotState, opt_state):
+    for path, state in find_nodes(optax.SnapshotState, opt_state):
         for name, measured in state.measurement.items():
             if getattr(measured, "shape", None) in ((), shape):
                 by_name.setdefault(name, []).append((path, measured))
@@ -169,19 +171,6 @@ def _leaf(value: Any) -> Any:
     """The array itself, which flax nnx wraps into a variable."""
     (leaf,) = jax.tree.leaves(value)
     return leaf
-
-
-def _task_names(losses: TaskVector) -> list[str]:
-    entries = jax.tree.leaves_with_path(losses)
-    if len(entries) == 1 and jnp.ndim(entries[0][1]) == 1:
-        return [str(task) for task in range(len(entries[0][1]))]
-    return [path_name(path) or "0" for path, _ in entries]
-
-
-def _find(kind: type, tree: PyTree) -> list[tuple[Any, Any]]:
-    """The paths and nodes of one kind in a tree."""
-    entries = jax.tree.leaves_with_path(tree, is_leaf=lambda node: isinstance(node, kind))
-    return [(path, node) for path, node in entries if isinstance(node, kind)]
 
 
 def _by_place(entries: list[tuple[Any, Any]]) -> list[tuple[str, Any]]:

@@ -64,6 +64,14 @@ def common_names(known: TaskNames | None = None, /, **values: TaskVector | None)
     return TaskNames(names, written, tuple(by_position))
 
 
+def shown_names(losses: Any) -> tuple[str, ...]:
+    """What to call the tasks in print: by their names, or their numbers where they have none."""
+    entries = jax.tree.leaves_with_path(losses)
+    if len(entries) == 1 and np.ndim(entries[0][1]) == 1:
+        return tuple(map(str, range(np.shape(entries[0][1])[0])))
+    return tuple(path_name(path) or "0" for path, _ in entries)
+
+
 def _names(value: Any) -> tuple[str, ...] | None:
     """The names in a tree of scalars; None for a sequence or an array, which has none."""
     entries = jax.tree.leaves_with_path(value)

@@ -31,6 +31,7 @@ from jaxmtl.balancing._base import (
     known_num_tasks,
 )
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._state import find_nodes
 from jaxmtl.solvers.min_norm import min_norm
 from jaxmtl.solvers.scaling import reciprocal
 
@@ -197,8 +198,7 @@ def find_state(opt_state: PyTree) -> BalancerState:
       >>> print(jaxmtl.find_state(optimizer.init(jnp.zeros(2))).task_weights)
       [0. 0.]
     """
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, BalancerState))
-    found = [leaf for leaf in leaves if isinstance(leaf, BalancerState)]
+    found = [state for _, state in find_nodes(BalancerState, opt_state)]
     if len(found) != 1:
         raise ValueError(
             f"opt_state must hold the state of one balancer, but it holds {len(found)}: pass the"

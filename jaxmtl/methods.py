@@ -4,7 +4,7 @@ The command line lists it, the README prints it, and the tests hold each method 
 """
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import jax
@@ -124,9 +124,15 @@ def _find(name: str) -> Method:
     return METHODS[name]
 
 
-def suggestion(name: str, names: Iterable[str], kind: str) -> str:
+def nearest(name: str, names: Collection[str]) -> list[str]:
+    """The names that may have been meant: the same in small letters, or up to three like it."""
+    plain = str(name).lower().replace("-", "_")
+    return [plain] if plain in names else difflib.get_close_matches(plain, names)
+
+
+def suggestion(name: str, names: Collection[str], kind: str) -> str:
     """The rest of a sentence about an unknown name: the nearest that there are, and all of them."""
-    near = difflib.get_close_matches(str(name), list(names), n=3)
+    near = nearest(name, names)
     meant = f"; did you mean {' or '.join(near)}?" if near else "."
     return f"{meant} The {kind}s are {', '.join(names)}"
 

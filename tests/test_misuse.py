@@ -167,7 +167,7 @@ CALLS = [
 ]
 # What shapes arrays.
 STATIC = {"num_tasks", "num_byzantine", "num_selected", "num_trimmed"}
-HELPERS = {"suggestion", "use_safe_cpu_compiler"}
+HELPERS = {"nearest", "suggestion", "use_safe_cpu_compiler"}
 
 WRONG = {
     "nothing": None,

@@ -67,6 +67,12 @@ def _outline(state: BalancerState) -> str:
     return ", ".join(names) or "nothing"
 
 
+def find_nodes(kind: type, tree: PyTree) -> list[tuple[Any, Any]]:
+    """The paths and nodes of one kind in a tree, such as a balancer's state in an optimizer's."""
+    entries = jax.tree.leaves_with_path(tree, is_leaf=lambda node: isinstance(node, kind))
+    return [(path, node) for path, node in entries if isinstance(node, kind)]
+
+
 def holds_nan(tree: PyTree) -> Array:
     """Whether a tree has a NaN anywhere."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
@@ -77,6 +83,12 @@ def holds_nan(tree: PyTree) -> Array:
 def all_finite(leaves: Sequence[Array]) -> Array:
     """Whether all these arrays are finite."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves] or [True]))
+
+
+def after_step(finite: Array, new: BalancerState, old: BalancerState) -> BalancerState:
+    """The new state, or where the step was not finite the old one; the report is always new."""
+    kept = keep(finite, new._replace(report=()), old._replace(report=()))
+    return kept._replace(report=new.report)
 
 
 def keep(condition: Array, new: PyTree, old: PyTree) -> PyTree:

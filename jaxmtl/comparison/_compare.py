@@ -1,5 +1,6 @@
 """Compare methods on a problem of the user's own, or on one of the built-in ones."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +12,10 @@ from jaxmtl._checks import check_above, check_flag, shown, static_count
 from jaxmtl.comparison._completed import complete
 from jaxmtl.comparison._contestants import DEFAULT, Contestant, Method, contestants, lacking
 from jaxmtl.comparison._contestants import references as alone
+from jaxmtl.comparison._outcome import Outcome, Setting
 from jaxmtl.comparison._progress import showing
-from jaxmtl.comparison._report import Comparison, Setting
-from jaxmtl.comparison._training import Outcome, Trainer
+from jaxmtl.comparison._report import Comparison
+from jaxmtl.comparison._training import Trainer
 from jaxmtl.problems._problem import Problem
 
 
@@ -62,18 +64,10 @@ def compare(
         is none, or needs what the problem lacks.
 
     Examples:
-      >>> import jax, jax.numpy as jnp, jaxmtl
-      >>> x = jnp.linspace(-1.0, 1.0, 64)[:, None]
-      >>> data = {"x": x, "sine": jnp.sin(3 * x), "square": 100 * x**2}
-      >>> def init(key):
-      ...     return {"trunk": jax.random.normal(key, (1, 8)), "sine": jnp.zeros((8, 1)),
-      ...             "square": jnp.zeros((8, 1))}
-      >>> def losses_fn(params, batch):
-      ...     h = jnp.tanh(batch["x"] @ params["trunk"])
-      ...     return {n: jnp.mean((h @ params[n] - batch[n]) ** 2) for n in ("sine", "square")}
-      >>> problem = jaxmtl.Problem(init=init, losses=losses_fn, train=data)
+      >>> import jaxmtl
+      >>> problem = jaxmtl.problems.load("toy")
       >>> found = jaxmtl.compare(problem, ["equal"], seeds=3, steps=20, progress=False)
-      >>> found.metrics["equal"]["sine"].shape
+      >>> found.metrics["equal"]["first"].shape
       (3,)
     """
     seeds = static_count("seeds", seeds)
@@ -85,6 +79,36 @@ def compare(
     if isinstance(problem, Problem):
         given = {name: value for name, value in changes.items() if value is not None}
         problem = dataclasses.replace(problem, **given)
+    trainers, runs, comparison = prepare(
+        problem,
+        methods,
+        seeds=seeds,
+        learning_rates=learning_rates,
+        references=references,
+        seeds_at_once=seeds_at_once,
+    )
+    with contextlib.suppress(KeyboardInterrupt):  # which has been said
+        train_all(trainers, runs, comparison, progress=progress)
+    return comparison
+
+
+def prepare(
+    problem: Problem,
+    methods: Sequence[Method] | None,
+    *,
+    seeds: int,
+    learning_rates: Sequence[float] | None = None,
+    references: bool = True,
+    seeds_at_once: int | None = None,
+) -> tuple[list[Trainer], list[Contestant], Comparison]:
+    """Check all that is to be compared, before any training.
+
+    Returns:
+      A trainer for each learning rate, what is to be trained, and the comparison, still empty.
+
+    Raises:
+      ValueError: as ``compare`` does.
+    """
     completed = complete(problem)
     full = completed.problem
     if methods is None:
@@ -100,15 +124,10 @@ def compare(
         )
         for rate in rates
     ]
-    comparison = Comparison(setting_of(full, runs, seeds, rates))
-    try:
-        train_all(trainers, runs, comparison, progress=progress)
-    except KeyboardInterrupt:
-        print(f"Interrupted: {comparison.finished} of {len(runs)} runs finished.")
-    return comparison
+    return trainers, runs, Comparison(_setting(full, runs, seeds, rates))
 
 
-def setting_of(
+def _setting(
     problem: Problem, runs: list[Contestant], seeds: int, rates: Sequence[float]
 ) -> Setting:
     """What is compared, in words."""
@@ -139,11 +158,15 @@ def train_all(
 ) -> None:
     """Train one after the other; what has finished is in the comparison, whatever happens."""
     total = sum(trainer.steps * trainer.seeds for trainer in trainers)
-    with showing(len(runs), total, progress) as show:
-        for run in runs:
-            advance = show(run.name)
-            outcomes = [trainer.train(run, advance) for trainer in trainers]
-            comparison.add(run.name, _best(run, trainers[0].problem, outcomes))
+    try:
+        with showing(len(runs), total, progress) as show:
+            for run in runs:
+                advance = show(run.name)
+                outcomes = [trainer.train(run, advance) for trainer in trainers]
+                comparison.add(run.name, _best(run, comparison.setting, outcomes))
+    except KeyboardInterrupt:
+        print(f"Interrupted: {comparison.finished} of {len(runs)} runs finished.")
+        raise
 
 
 def _rates(problem: Problem, learning_rates: Sequence[float] | None) -> list[float]:
@@ -167,14 +190,12 @@ def _rates(problem: Problem, learning_rates: Sequence[float] | None) -> list[flo
     return rates
 
 
-def _best(run: Contestant, problem: Problem, outcomes: list[Outcome]) -> Outcome:
+def _best(run: Contestant, setting: Setting, outcomes: list[Outcome]) -> Outcome:
     """The outcome of the learning rate that did best on validation, mean over its tasks."""
     if len(outcomes) == 1:
         return outcomes[0]
-    tasks: Any = problem.tasks
     counts = run.constants > 0  # of a task alone its own
-    sign = np.array([1 if problem.maximize[task] else -1 for task in tasks])
     values = np.stack([outcome.validation.mean(axis=0) for outcome in outcomes])
     typical = np.abs(np.nanmedian(values, axis=0))
-    scores = (sign * values / np.where(typical > 0, typical, 1))[:, counts].mean(axis=1)
+    scores = (setting.signs * values / np.where(typical > 0, typical, 1))[:, counts].mean(axis=1)
     return outcomes[int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))]

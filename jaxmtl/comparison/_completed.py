@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmtl._checks import path_name
+from jaxmtl._task_names import shown_names
 from jaxmtl._typing import Array, LeafSelector, PyTree
 from jaxmtl.backward._linearise import count_losses
 from jaxmtl.backward._shared_leaves import shared_leaves
@@ -74,7 +75,8 @@ def complete(problem: Problem) -> Completed:
 
     values = jax.eval_shape(losses, params, state, batch, key)[0]
     values = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), values)
-    tasks = _names(values)
+    count_losses(values)  # raises where one is no scalar
+    tasks = shown_names(values)
     if len(tasks) < 2:
         raise ValueError(f"losses must return two losses at least, but it returned {len(tasks)}.")
     if problem.tasks is not None and problem.tasks != tasks:
@@ -92,7 +94,8 @@ def complete(problem: Problem) -> Completed:
         test=_test_split(problem),
     )
     measure = _measure(problem, losses, (params, state, problem.test, key))
-    shared = _shared(problem, losses, (params, state, batch, key))
+    one_array = len(jax.tree.leaves(values)) == 1
+    shared = _shared(problem, losses, (params, state, batch, key), one_array=one_array)
     return Completed(problem, start, losses, measure, shared, params)
 
 
@@ -116,15 +119,6 @@ def example(problem: Problem) -> PyTree:
 
 def _shapes(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.result_type(x)), tree)
-
-
-def _names(values: PyTree) -> tuple[str, ...]:
-    """The tasks' names, or their numbers where the losses are an array."""
-    num_tasks = count_losses(values)
-    entries = jax.tree.leaves_with_path(values)
-    if len(entries) == 1:
-        return tuple(map(str, range(num_tasks)))
-    return tuple(path_name(path) for path, _ in entries)
 
 
 def _by_task(argument: str, value: Any, tasks: tuple[str, ...], default: Any) -> dict[str, Any]:
@@ -184,12 +178,13 @@ def _measure(problem: Problem, losses: Callable[..., Any], shapes: Any) -> Calla
     return measure
 
 
-def _shared(problem: Problem, losses: Callable[..., Any], shapes: Any) -> LeafSelector:
+def _shared(
+    problem: Problem, losses: Callable[..., Any], shapes: Any, *, one_array: bool
+) -> LeafSelector:
     """The leaves that are balanced: as told, or where two losses meet."""
     params, *rest = shapes
     shared: Any = problem.shared
-    values = jax.eval_shape(losses, *shapes)[0]
-    if shared is None and len(jax.tree.leaves(values)) == 1:
+    if shared is None and one_array:
         shared = True  # of one array nobody can tell which of its parts depends on what
     elif shared is None:
         shared = shared_leaves(lambda params, *rest: losses(params, *rest)[0], params, *rest)

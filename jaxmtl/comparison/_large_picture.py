@@ -6,7 +6,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxmtl.comparison._report import MOST_COLUMNS, Comparison
+from jaxmtl.comparison._columns import MOST_COLUMNS
+from jaxmtl.comparison._report import Comparison
 from jaxmtl.plotting import plot_bars, plot_curves, plot_heat_map
 
 

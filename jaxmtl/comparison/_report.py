@@ -2,46 +2,19 @@
 
 import shutil
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from jaxmtl.comparison._statistics import Interval, differs, interval, mean_ranks
-from jaxmtl.comparison._table import Column, lay_out
-from jaxmtl.comparison._training import Outcome
+from jaxmtl.comparison._columns import LEGEND, columns_of
+from jaxmtl.comparison._outcome import Outcome, Setting
+from jaxmtl.comparison._statistics import Interval, interval
+from jaxmtl.comparison._table import lay_out
 from jaxmtl.comparison._verdict import FIXED, Seen, verdict
 
-# Up to so many tasks, the picture has a column and the table a metric for each.
-MOST_COLUMNS = 5
-# A time is shown from so many measurements on, where the quartiles are no further apart than that.
+# A time is told from so many measurements on.
 FEWEST_TIMES = 5
-MOST_SPREAD = 1.3
-
-
-class Setting(NamedTuple):
-    """What was compared, in words and numbers.
-
-    Attributes:
-      problem: its name.
-      tasks: the tasks' names.
-      maximize: whether a task's metric is better when higher.
-      metric_names: what it is called.
-      steps: of training.
-      seeds: how many.
-      training: optimizer and batches, in words.
-      runs: the names of all that was to be trained.
-    """
-
-    problem: str
-    tasks: tuple[str, ...]
-    maximize: dict[str, bool]
-    metric_names: dict[str, str]
-    steps: int
-    seeds: int
-    training: str
-    runs: tuple[str, ...]
 
 
 class Comparison:
@@ -86,12 +59,11 @@ class Comparison:
         """One to three sentences of what these numbers say of this problem, in these units."""
         if not self.outcomes:
             return ["No method has finished."]
-        maximize = np.array([self.setting.maximize[task] for task in self.setting.tasks])
         metrics = {name: outcome.metrics for name, outcome in self.outcomes.items()}
         base = self.outcomes.get("equal")
         seen = None if base is None else Seen(base.conflicts, base.norm_ratio)
         changes = self._all_changes(paired=True) or None
-        return verdict(self.setting.tasks, metrics, maximize, changes, seen)
+        return verdict(self.setting.tasks, metrics, self.setting.signs > 0, changes, seen)
 
     def table(self, width: int | None = None) -> str:
         """The comparison as text that is no wider than ``width``, or than the terminal.
@@ -106,7 +78,7 @@ class Comparison:
         )
         broken = [f"{n}: {o.broken}." for n, o in self.outcomes.items() if o.broken]
         texts = [*broken, *self.verdict, LEGEND]
-        parts = [textwrap.fill(title, width), lay_out(self._columns(), width)]
+        parts = [textwrap.fill(title, width), lay_out(columns_of(self), width)]
         return "\n".join([*parts, *(textwrap.fill(text, width) for text in texts)])
 
     def plot(self, what: str = "summary") -> Any:
@@ -168,9 +140,8 @@ class Comparison:
             return None
         alone = np.stack([self.alone[task] for task in self.setting.tasks], axis=1)
         mean = alone.mean(axis=0)
-        sign = np.array([1 if self.setting.maximize[task] else -1 for task in self.setting.tasks])
         with np.errstate(all="ignore"):  # a reference of zero, a run that diverged
-            gains = sign * (self.outcomes[name].metrics - (alone if paired else mean))
+            gains = self.setting.signs * (self.outcomes[name].metrics - (alone if paired else mean))
             return 100 * gains / np.abs(mean)
 
     def relative_time(self, name: str) -> np.ndarray | None:
@@ -190,56 +161,6 @@ class Comparison:
         found = {name: self.changes(name, paired=paired) for name in self.outcomes}
         return {name: changes for name, changes in found.items() if changes is not None}
 
-    def _columns(self) -> list[Column]:
-        tasks, names, outcomes = self.setting.tasks, list(self.outcomes), self.outcomes
-        alone = ["single-task"] if self.alone else []
-        blank = ["" for _ in alone]
-        columns = [Column("method", "", alone + names)]
-        if len(tasks) <= MOST_COLUMNS:
-            for i, task in enumerate(tasks):
-                arrow = "↑" if self.setting.maximize[task] else "↓"
-                unit = f"{self.setting.metric_names[task]} {arrow}"
-                reference = f"{self.alone[task].mean():.3f}" if task in self.alone else ""
-                cells = [f"{outcomes[name].metrics[:, i].mean():.3f}" for name in names]
-                columns.append(Column(task, unit, [reference for _ in alone] + cells, spare=2 + i))
-        else:
-            changes = [self.changes(name) for name in names]
-            for spare, (most, pick) in enumerate((("gains", np.argmax), ("loses", np.argmin)), 2):
-                cells = ["" if c is None else _extreme(tasks, c, pick) for c in changes]
-                columns.append(Column(f"task that {most} most,", "%", blank + cells, spare))
-        gains = self.delta_m
-        means = [_mean_and_spread(gains[name]) if name in gains else "" for name in names]
-        if gains or not names:
-            columns.append(Column("Δm ↑", "", ["0" for _ in alone] + means))
-        against = [_interval(self.against_equal(name)) for name in names]
-        if any(against):
-            columns.append(Column("Δm against equal", "", blank + against, spare=1))
-        if not names:
-            return columns
-        maximize = np.array([self.setting.maximize[task] for task in tasks])
-        ranks = mean_ranks({name: outcomes[name].metrics for name in names}, maximize)
-        seen = {
-            "time": [_time(self.relative_time(name)) for name in names],
-            "rank": [f"{ranks[name]:.1f}" for name in names],
-            "pairs in conflict": [_or_blank("{:.0%}", outcomes[name].conflicts) for name in names],
-            "longest / shortest": [_or_blank("{:.1f}", outcomes[n].norm_ratio) for n in names],
-            "memory (MiB)": [_or_blank("{:.1f}", _mebibytes(outcomes[n].memory)) for n in names],
-        }
-        for number, (title, cells) in enumerate(seen.items(), MOST_COLUMNS + 2):
-            columns.append(Column(title, "", blank + cells, spare=number))
-        return columns
-
-
-LEGEND = (
-    "Δm: mean over tasks of the change against single-task training, in % (± standard deviation"
-    " over seeds). Against equal: the 95 % interval of the differences, seed by seed; * where"
-    " chance alone does not explain it. Rank: mean over tasks, 1 is best. Pairs in conflict, and"
-    " longest over shortest gradient: as seen at some steps of the run. Time: of a step, equal = 1,"
-    " the two measured in turn; the middle half of the measurements, or ? where they are too few,"
-    " too short, or too scattered to tell. Memory: what a step takes besides parameters, states and"
-    " data. The order is that of this problem in these units."
-)
-
 
 def _picture() -> Any:
     """The module that draws, which needs matplotlib."""
@@ -251,40 +172,3 @@ def _picture() -> Any:
             " the file of numbers do without."
         ) from error
     return module
-
-
-def _extreme(tasks: tuple[str, ...], changes: np.ndarray, pick: Callable[..., Any]) -> str:
-    """Name the task of the largest or of the smallest mean change, with it."""
-    means = changes.mean(axis=0)
-    return f"{tasks[pick(means)]} {means[pick(means)]:+.1f}"
-
-
-def _mean_and_spread(sample: np.ndarray) -> str:
-    """Write "+1.2 ± 0.3", without the spread of a single number."""
-    spread = f" ± {sample.std(ddof=1):.1f}" if len(sample) > 1 else ""
-    return f"{sample.mean():+.1f}{spread}"
-
-
-def _interval(found: Interval | None) -> str:
-    """Write "+0.4 to +2.1 *"; "?" without bounds."""
-    if found is None:
-        return ""
-    if not np.isfinite(found.low):
-        return "?"
-    return f"{found.low:+.1f} to {found.high:+.1f}{' *' if differs(found) else ''}"
-
-
-def _or_blank(form: str, value: float) -> str:
-    return form.format(value) if np.isfinite(value) else ""
-
-
-def _mebibytes(size: int | None) -> float:
-    return float("nan") if size is None else size / 2**20
-
-
-def _time(quartiles: np.ndarray | None) -> str:
-    """Write "1.8–2.1", "1" where both ends read alike, "?" where they are too far apart."""
-    if quartiles is None or quartiles[2] > MOST_SPREAD * quartiles[0]:
-        return "?"
-    ends = dict.fromkeys(f"{quartile:.1f}" for quartile in (quartiles[0], quartiles[2]))
-    return "–".join(ends)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import jaxmtl
-from jaxmtl.comparison._report import Comparison, Setting
-from jaxmtl.comparison._training import Outcome
+from jaxmtl.comparison._outcome import Outcome, Setting
+from jaxmtl.comparison._report import Comparison
 
 
 def save(comparison: Comparison, folder: Path) -> Iterator[Path]:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
+from jaxmtl.comparison._columns import MOST_COLUMNS
 from jaxmtl.comparison._gains_panel import Row
 from jaxmtl.comparison._page import (
     COLORS,
@@ -19,7 +20,7 @@ from jaxmtl.comparison._page import (
     height_of_names,
     legend,
 )
-from jaxmtl.comparison._report import MOST_COLUMNS, Comparison
+from jaxmtl.comparison._report import Comparison
 from jaxmtl.plotting import plot_curves
 
 

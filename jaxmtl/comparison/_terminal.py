@@ -19,7 +19,7 @@ PLAIN = {" ± ": "+/-", "±": "+/-", "Δ": "D", "↑": "^", "↓": "v", "–": "
 
 
 def train_and_save(
-    trainer: Trainer, runs: list[Contestant], comparison: Comparison, folder: Path
+    trainers: list[Trainer], runs: list[Contestant], comparison: Comparison, folder: Path
 ) -> int:
     """Train, save and show; whatever happens, what was finished is saved and shown.
 
@@ -29,9 +29,8 @@ def train_and_save(
     status = 0
     with _stoppable():
         try:
-            train_all([trainer], runs, comparison, progress=True)
+            train_all(trainers, runs, comparison, progress=True)
         except KeyboardInterrupt as stop:
-            print(f"Interrupted: {comparison.finished} of {len(runs)} runs finished.")
             status = _status(stop)
         finally:
             failure = _save_and_show(comparison, folder)

@@ -8,13 +8,14 @@ alone.
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._programs import operations, read_program, rewritten_or_plain
 from jaxmtl.backward._routes import value_and_balanced_grad
@@ -26,46 +27,13 @@ from jaxmtl.combinators._shared import on_shared
 from jaxmtl.comparison._batches import Batches, over_seeds
 from jaxmtl.comparison._completed import Completed, example
 from jaxmtl.comparison._contestants import Contestant, constant_weights
+from jaxmtl.comparison._outcome import Outcome, what_broke
 from jaxmtl.diagnostics import report
 
 MOST_CHUNKS = 20
 MIN_CHUNK = 10  # steps, unless there are fewer
 SHORTEST = 1e-3  # seconds that a chunk takes to be timed, ten times what starting it takes
 MOST_BYTES = 2**33
-
-
-class Outcome(NamedTuple):
-    """What came of training.
-
-    Attributes:
-      metrics: (seeds, T) metrics on the test split.
-      losses: (steps, T) training losses, mean over seeds.
-      weights: (steps, T) task weights, mean over seeds.
-      shares: (steps, T) task weights over their sum, mean over seeds.
-      seconds_per_step: of all seeds together, without compilation.
-      relative_times: (measurements,) times of a chunk of steps, each in units of that of equal
-        weights run right after it, so that whatever else the machine does weighs on both.
-      conflicts: share of the pairs of gradients in conflict, mean over some steps and all seeds.
-      norm_ratio: longest over shortest gradient, median over some steps and all seeds.
-      memory: bytes that a chunk of steps takes besides its arguments and results, of the seeds that
-        are trained at once; None where the compiler does not tell.
-      broken: what happened where a loss was not finite, in words; "" where all were.
-      validation: (seeds, T) metrics on the validation split, where there is one.
-      learning_rate: the rate, where the optimizer takes one.
-    """
-
-    metrics: np.ndarray
-    losses: np.ndarray
-    weights: np.ndarray
-    shares: np.ndarray
-    seconds_per_step: float
-    relative_times: np.ndarray
-    conflicts: float = float("nan")
-    norm_ratio: float = float("nan")
-    memory: int | None = None
-    broken: str = ""
-    validation: Any = None
-    learning_rate: float | None = None
 
 
 class Trainer:
@@ -114,7 +82,7 @@ class Trainer:
             float(np.mean(conflicts)),
             _median(ratios[ratios > 0]),  # zero where there were no gradients
             _temporary_bytes(self._compile(contestant.make, jnp.asarray(contestant.constants))[1]),
-            _what_broke(losses, self.problem.tasks or ()),
+            what_broke(losses, self.problem.tasks or ()),
             None if validation[0] is None else np.concatenate(validation),
             None
             if isinstance(self.problem.optimizer, optax.GradientTransformation)
@@ -171,19 +139,16 @@ class Trainer:
     ) -> tuple[Array, Array]:
         """The share of conflicting pairs, and the longest over the shortest gradient."""
         batch = self.batches.pick(chosen, arrays)
-        of_tasks = value_and_task_grads(self._losses, has_aux=True)
+        of_tasks = value_and_task_grads(self.completed.losses, has_aux=True)
         _, grads = of_tasks(params, state, batch, key)
         measured = selected_only((self.completed.shared,), grads)
         gram = gramian(jax.tree.leaves(measured))
         found = report(gram, jnp.ones(len(gram), gram.dtype))
         return found.conflicts, found.norm_ratio
 
-    def _losses(self, params: PyTree, state: PyTree, batch: PyTree, key: Array) -> Any:
-        return self.completed.losses(params, state, batch, key)
-
     def _in_sorted_order(self, *arguments: Any) -> Any:
         """The losses in the order of the constants, which are given by position."""
-        return jax.tree.map(lambda leaf: leaf, self._losses(*arguments))
+        return jax.tree.map(lambda leaf: leaf, self.completed.losses(*arguments))
 
     def _check_size(self) -> None:
         """Refuse what would not fit into memory, before it is tried."""
@@ -203,7 +168,7 @@ class Trainer:
         params, state = jax.tree.map(lambda leaf: leaf[0], (self.params, self.state))
 
         def convolved() -> bool:
-            program, _, _ = read_program(self._losses, params, state, batch, keys)
+            program, _, _ = read_program(self.completed.losses, params, state, batch, keys)
             return any(e.primitive.name == "conv_general_dilated" for e in operations(program))
 
         return 1 if rewritten_or_plain(convolved, lambda: False) else self.seeds
@@ -229,7 +194,7 @@ class Trainer:
         def run(
             constants: Array, key: Array, carry: PyTree, chosen: PyTree, begin: Array, data: PyTree
         ) -> Any:
-            losses_fn = self._in_sorted_order if make is constant_weights else self._losses
+            losses_fn = self._in_sorted_order if make is constant_weights else self.completed.losses
             balanced_grad = value_and_balanced_grad(
                 losses_fn, balancer_of(constants, key), has_aux=True
             )
@@ -249,8 +214,8 @@ class Trainer:
                 )
                 updates, opt_state = optimizer.update(grad, opt_state, params)
                 params = optax.apply_updates(params, updates)
-                flat = jnp.concatenate([jnp.atleast_1d(loss) for loss in jax.tree.leaves(losses)])
-                record = flat.astype(jnp.float32), balancer_state.task_weights
+                values = task_vector("losses", losses).astype(jnp.float32)
+                record = values, balancer_state.task_weights
                 return (params, state, (balancer_state, opt_state)), record
 
             numbers = begin + jnp.arange(self.batches.chunk, dtype=jnp.int32)
@@ -283,17 +248,3 @@ def _median(values: np.ndarray) -> float:
 def _temporary_bytes(program: Any) -> int | None:
     found = program.memory_analysis()
     return getattr(found, "temp_size_in_bytes", None)
-
-
-def _what_broke(losses: np.ndarray, tasks: tuple[str, ...]) -> str:
-    """Name the first step at which a loss was not finite, and the tasks whose loss it was."""
-    bad = ~np.isfinite(losses)
-    if not bad.any():
-        return ""
-    step = int(np.argmax(bad.any(axis=(1, 2))))
-    seeds = int(bad.any(axis=(0, 2)).sum())
-    culprits = [task for task, broke in zip(tasks, bad[step].any(axis=0), strict=True) if broke]
-    which = ", ".join(culprits)
-    if len(culprits) == len(tasks):
-        which = "all losses at once, after a step whose gradient was not finite or too long"
-    return f"not finite from step {step} on, in {seeds} of {losses.shape[1]} seeds: {which}"
