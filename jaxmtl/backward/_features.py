@@ -13,7 +13,7 @@ from jaxmtl.backward._cpu_layouts import laid_out
 from jaxmtl.backward._linearise import linearise, pull_back_each, pull_back_weights
 from jaxmtl.balancing._base import Balancer, BalancerState, check_balancer
 from jaxmtl.balancing._gram import finite_rows, only_active, rows, solve_dtype
-from jaxmtl.balancing._state import all_finite, check_is_state, check_state, keep
+from jaxmtl.balancing._state import after_step, all_finite, check_is_state, check_state
 from jaxmtl.balancing._step import read_extra
 
 
@@ -121,7 +121,6 @@ def value_and_features_grad(
         )
         of_shared = laid_out(pull_encoder)(combined)[0]
         finite = all_finite(jax.tree.leaves((of_shared, of_heads)))
-        kept_state = keep(finite, new_state, state)._replace(report=new_state.report)
-        return at.losses, (of_shared, of_heads), kept_state
+        return at.losses, (of_shared, of_heads), after_step(finite, new_state, state)
 
     return evaluate

@@ -11,7 +11,7 @@ from jaxmtl._task_names import common_names
 from jaxmtl._task_values import task_mask, task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._base import Balancer, BalancerState, Given, Weighting
-from jaxmtl.balancing._state import all_finite, holds_nan, keep
+from jaxmtl.balancing._state import after_step, all_finite, holds_nan, keep
 from jaxmtl.balancing._timing import TimingState, applied, is_due
 
 
@@ -54,7 +54,7 @@ def read_inputs(
 
     def read(name: str, value: TaskVector) -> Array:
         values = jax.lax.stop_gradient(task_vector(name, value, num_tasks)).astype(dtype)
-        return jnp.where(mask, values, jnp.ones_like(values))
+        return _of_present(mask, values)
 
     values = None if losses is None else read("losses", losses)
     return Given(
@@ -86,15 +86,16 @@ def read_extra(extra: Any) -> dict[str, Any]:
 def without_broken(given: Given) -> Given:
     """Leave out the tasks whose loss or gradient is not finite, as if they were absent."""
     present = given.active & given.finite_losses & given.finite_gradients
-
-    def of_present(values: Any) -> Any:
-        return None if values is None else jnp.where(present, values, jnp.ones_like(values))
-
     return given._replace(
-        losses=of_present(given.losses),
+        losses=None if given.losses is None else _of_present(present, given.losses),
         active=present,
-        extra={name: of_present(values) for name, values in given.extra.items()},
+        extra={name: _of_present(present, values) for name, values in given.extra.items()},
     )
+
+
+def _of_present(present: Array, values: Array) -> Array:
+    """The values of the tasks present, one elsewhere: a number that every method can take."""
+    return jnp.where(present, values, jnp.ones_like(values))
 
 
 def take_step(
@@ -154,11 +155,11 @@ def take_step(
         new_timing = TimingState(state.timing.finite_steps + 1, held)
     finite &= jnp.all(jnp.isfinite(weights)) & ~holds_nan(method)
     kept = None if state.task_weights is None else weights
-    new_state = BalancerState(kept, method, preparation, new_timing)
+    new_state = BalancerState(kept, method, preparation, new_timing, report)
     weights = jnp.where(finite, weights, jnp.nan)
     updates, unseen = combine(weights, given.active.astype(weights.dtype))
     finite &= all_finite(unseen)
-    return updates, keep(finite, new_state, state._replace(report=()))._replace(report=report)
+    return updates, after_step(finite, new_state, state)
 
 
 def choose(
