@@ -222,10 +222,12 @@ def assert_same_training(actual, expected):
 
 
 def reduced_when_stacked():
-    """T gradients of what several losses depend on, one of what a single loss does."""
-    size = sum(p.size for p in problem.leaves())
-    own = sum(problem.params()["heads"][name].size for name in ("labels", "total"))
-    return problem.NUM_TASKS * (size - own) + own
+    """One gradient for each loss that depends on a parameter: no zeros are reduced."""
+    trunk, heads = problem.params()["trunk"], problem.params()["heads"]
+    shared = sum(p.size for p in trunk.values())
+    # The total is computed from the images; depth has no head.
+    own = 2 * heads["images"].size + heads["labels"].size + heads["total"].size
+    return problem.NUM_TASKS * shared + own
 
 
 def test_data_parallel_gradients_cost_t_reductions_in_place_of_one(runs):
