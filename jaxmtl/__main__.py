@@ -70,7 +70,7 @@ def _prepare(options: argparse.Namespace) -> int:
             f"--out must be a folder that can be written to, but '{options.out}' is not"
             f" ({error.strerror}): choose another, or change its permissions"
         )
-    return train_and_save(*prepared, options.out)
+    return train_and_save(prepared, options.out)
 
 
 def _unknown(kind: str, unknown: list[str], names: Collection[str]) -> str:

@@ -183,6 +183,8 @@ def test_shared_leaves_are_found_in_the_program():
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
     x = jax.ShapeDtypeStruct((5, 3), jnp.float32)
     assert jaxmtl.shared_leaves(program, shapes, x) == expected
+    with_aux = jaxmtl.shared_leaves(lambda *a: (program(*a), None), shapes, x, has_aux=True)
+    assert with_aux == expected
     balancer = jaxmtl.on_shared(jaxmtl.mgda(), expected)
     _, grads = jaxmtl.value_and_task_grads(program)(params, jnp.ones((5, 3)))
     updates, _ = balancer.update(grads, balancer.init(params))
@@ -197,3 +199,5 @@ def test_what_nobody_can_tell_is_refused():
         jaxmtl.shared_leaves(lambda p: jnp.stack([p.sum(), p[0]]), jnp.ones(2))
     with pytest.raises(ValueError, match="the function returned 1 losses"):
         jaxmtl.shared_leaves(lambda p: {"a": p.sum()}, jnp.ones(2))
+    with pytest.raises(ValueError, match="With has_aux=True the function must return a pair"):
+        jaxmtl.shared_leaves(lambda p: {"a": p.sum(), "b": p[0]}, jnp.ones(2), has_aux=True)

@@ -227,8 +227,8 @@ def test_methods_that_need_what_the_problem_lacks(method, lacks, tmp_path, capsy
 def test_runs_that_diverge_leave_valid_json(tmp_path, monkeypatch):
     train = _training.Trainer.train
 
-    def diverging(self, contestant, advance):
-        return train(self, contestant, advance)._replace(metrics=np.array([[np.nan, 1.0]]))
+    def diverging(self, contestant, rate, advance):
+        return train(self, contestant, rate, advance)._replace(metrics=np.array([[np.nan, 1.0]]))
 
     monkeypatch.setattr(__main__, "load", lambda name: paraboloids(2))
     monkeypatch.setattr(_training.Trainer, "train", diverging)
@@ -257,11 +257,11 @@ def test_numbers_that_are_none_are_refused(option, value, capsys):
 def test_interruption_keeps_what_was_finished(finished, tmp_path, capsys, monkeypatch):
     train, calls = _training.Trainer.train, []
 
-    def interrupted(self, contestant, advance):
+    def interrupted(self, contestant, rate, advance):
         if len(calls) == finished:
             raise KeyboardInterrupt
         calls.append(contestant.name)
-        return train(self, contestant, advance)
+        return train(self, contestant, rate, advance)
 
     monkeypatch.setattr(_training.Trainer, "train", interrupted)
     (tmp_path / "comparison.json").write_text("{}")
@@ -285,10 +285,10 @@ def test_interruption_keeps_what_was_finished(finished, tmp_path, capsys, monkey
 def test_a_failing_method_loses_nothing_of_the_others(tmp_path, monkeypatch):
     train = _training.Trainer.train
 
-    def failing(self, contestant, advance):
+    def failing(self, contestant, rate, advance):
         if contestant.name == "static":
             raise RuntimeError("no")
-        return train(self, contestant, advance)
+        return train(self, contestant, rate, advance)
 
     monkeypatch.setattr(_training.Trainer, "train", failing)
     arguments = ["--methods", "equal", "static", "--seeds", "1", "--steps", "4"]
@@ -306,7 +306,7 @@ def short(monkeypatch, tmp_path):
     return ["--methods", "equal", "--seeds", "1", "--steps", "4", *folder]
 
 
-def untrained(self, contestant, advance):
+def untrained(self, contestant, rate, advance):
     raise AssertionError("training has begun")
 
 
@@ -344,11 +344,11 @@ def test_what_is_refused_leaves_no_folder(short, tmp_path):
 def test_the_table_is_shown_where_saving_fails(short, tmp_path, capsys, monkeypatch):
     train = _training.Trainer.train
 
-    def removed(self, contestant, advance):
+    def removed(self, contestant, rate, advance):
         (tmp_path / "out").rmdir()
         (tmp_path / "out").write_text("")
         monkeypatch.setattr(_training.Trainer, "train", train)
-        return train(self, contestant, advance)
+        return train(self, contestant, rate, advance)
 
     monkeypatch.setattr(_training.Trainer, "train", removed)
     assert main(short) == 1
@@ -379,13 +379,13 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_signal_saves_and_the_handlers_come_back(number, short, tmp_path, capsys, monkeypatch):
     train, handlers = _training.Trainer.train, []
 
-    def stopped(self, contestant, advance):
+    def stopped(self, contestant, rate, advance):
         if contestant.name == "equal":
             try:
                 signal.raise_signal(number)
             finally:
                 handlers.extend(map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)))
-        return train(self, contestant, advance)
+        return train(self, contestant, rate, advance)
 
     monkeypatch.setattr(_training.Trainer, "train", stopped)
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
@@ -527,9 +527,9 @@ def test_columns_go_in_the_order_that_they_can_be_spared():
         Column("Δm ↑", "", ["-1.2 ± 0.3"]),
     ]
     assert lay_out(columns, 80).splitlines() == [
-        "            first     second",
-        "method accuracy ↑ accuracy ↑       Δm ↑",
-        "equal       0.123      0.456 -1.2 ± 0.3",
+        "             first      second",
+        "method  accuracy ↑  accuracy ↑        Δm ↑",
+        "equal        0.123       0.456  -1.2 ± 0.3",
     ]
     broken = lay_out(columns, 36).splitlines()
     assert broken[1:3] == ["       accuracy accuracy", "method        ↑        ↑       Δm ↑"]
@@ -557,16 +557,17 @@ def test_times_are_ratios_of_pairs(monkeypatch):
     def timed(program, *arguments):
         calls.append(program)
         slow = 10 if len(calls) > 15 else 1
-        seconds = 0.3 if program is own else 0.1
-        return program(*arguments), slow * seconds
+        seconds = 0.03 if program is own else 0.01
+        steps = int(arguments[-2])
+        return program(*arguments), steps * slow * seconds
 
     equal, other = contestants(completed.problem, ["equal", "initial_loss"])
-    own = comparison._compile(other.make, jnp.ones(2))[1]
+    own = comparison._compile(other)[1]
     monkeypatch.setattr(_training, "_timed", timed)
-    outcome = comparison.train(other, lambda steps: None)
+    outcome = comparison.train(other, 0.1, lambda steps: None)
     np.testing.assert_allclose(outcome.relative_times, [3.0] * 10, rtol=1e-9)
     assert len(calls) == 30
-    np.testing.assert_array_equal(comparison.train(equal, lambda n: None).relative_times, 1)
+    np.testing.assert_array_equal(comparison.train(equal, 0.1, lambda n: None).relative_times, 1)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from jaxmtl._platform import on_one_cpu
 from jaxmtl._task_names import in_written_order
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._cpu_layouts import laid_out, largest_result
-from jaxmtl.backward._losses import count_losses, like_losses
+from jaxmtl.backward._losses import count_losses, like_losses, losses_and_aux
 from jaxmtl.backward._programs import is_staged, operations, read_program, rewritten_or_plain
 from jaxmtl.backward._task_rows import task_rows
 from jaxmtl.backward._xla_cpu import warn_if_miscompiled
@@ -74,12 +74,7 @@ def linearise(
             full[number] = argument
         # A loss may be a Python number where a task has nothing to do with the parameters.
         value = fun(*full, **kwargs)
-        if has_aux and not (isinstance(value, tuple | list) and len(value) == 2):
-            raise ValueError(
-                "With has_aux=True the function must return a pair, (losses, aux), but it returned"
-                f" a {type(value).__name__}: leave has_aux out if there is nothing beside losses."
-            )
-        losses, aux = value if has_aux else (value, None)
+        losses, aux = losses_and_aux(value, has_aux)
         returned[:] = [losses, count_losses(losses)]
         return jax.tree.map(jnp.asarray, losses), aux
 

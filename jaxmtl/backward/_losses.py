@@ -1,5 +1,7 @@
 """What a function of several losses may return."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -47,3 +49,17 @@ def like_losses(weights: Array, losses: PyTree) -> PyTree:
         return jax.tree.unflatten(treedef, [weights.astype(leaves[0].dtype)])
     parts = [weights[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
     return jax.tree.unflatten(treedef, parts)
+
+
+def losses_and_aux(value: Any, has_aux: bool) -> tuple[PyTree, Any]:
+    """What a function of losses returned, in two parts.
+
+    Raises:
+      ValueError: where ``has_aux`` is set and it returned no pair.
+    """
+    if has_aux and not (isinstance(value, tuple | list) and len(value) == 2):
+        raise ValueError(
+            "With has_aux=True the function must return a pair, (losses, aux), but it returned"
+            f" a {type(value).__name__}: leave has_aux out if there is nothing beside losses."
+        )
+    return (value[0], value[1]) if has_aux else (value, None)

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from jaxmtl._checks import check_callable, check_floating, path_name
+from jaxmtl._checks import check_callable, check_flag, check_floating, path_name
 from jaxmtl._typing import Array, PyTree
-from jaxmtl.backward._losses import count_losses
+from jaxmtl.backward._losses import count_losses, losses_and_aux
 
 
-def shared_leaves(fun: Callable[..., Any], params: PyTree, *args: Any, **kwargs: Any) -> PyTree:
+def shared_leaves(
+    fun: Callable[..., Any], params: PyTree, *args: Any, has_aux: bool = False, **kwargs: Any
+) -> PyTree:
     """Find the leaves on which more than one loss depends, for ``on_shared``.
 
     A loss depends on a leaf where its derivative is not zero by the structure of the program: what
@@ -24,6 +26,7 @@ def shared_leaves(fun: Callable[..., Any], params: PyTree, *args: Any, **kwargs:
         can tell which of its parts depends on what.
       params: the parameters, a tree of floating-point arrays.
       *args: further arguments of ``fun``.
+      has_aux: whether ``fun`` returns a pair, the losses and something else, as for ``jax.grad``.
       **kwargs: its keyword arguments.
 
     Returns:
@@ -43,11 +46,13 @@ def shared_leaves(fun: Callable[..., Any], params: PyTree, *args: Any, **kwargs:
       {'head_a': False, 'head_b': False, 'trunk': True}
     """
     check_callable("fun", fun, "(params, *args, **kwargs) -> losses")
+    check_flag("has_aux", has_aux)
     check_floating("parameter", params)
     leaves, treedef = jax.tree.flatten(params)
 
     def losses(leaves: list[Array], args: Any, kwargs: Any) -> list[Array]:
         values = fun(jax.tree.unflatten(treedef, leaves), *args, **kwargs)
+        values = losses_and_aux(values, has_aux)[0]
         count_losses(values)
         values = jax.tree.map(jnp.asarray, values)
         for path, value in jax.tree.leaves_with_path(values):

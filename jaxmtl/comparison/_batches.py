@@ -7,39 +7,56 @@ import jax
 import numpy as np
 
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.comparison._completed import example
 from jaxmtl.problems._problem import Problem
+
+MOST_CHUNKS = 20
+MIN_CHUNK = 10  # steps, unless there are fewer
+MOST_BYTES = 2**28  # of the batches of a chunk, where they are not drawn on the device
 
 
 class Batches:
-    """The batches of each seed, in chunks of steps."""
+    """The batches of each seed, in chunks of steps, the last of which may have fewer.
 
-    def __init__(self, problem: Problem, *, chunks: int, chunk: int, seeds: int):
+    Only one chunk is held at a time, however many steps there are.
+    """
+
+    def __init__(self, problem: Problem, *, steps: int, seeds: int, at_once: int):
         self.train = problem.train
-        self.chunk = chunk
-        self.chunks = chunks
+        self.batch = problem.batch
+        self.seeds = seeds
         self.arrays: Any = ()
-        self.rows: Any = None
-        if not callable(self.train):
+        self.chunk = min(steps, max(MIN_CHUNK, -(-steps // MOST_CHUNKS)))
+        if callable(self.train):
+            of_step = at_once * sum(np.asarray(x).nbytes for x in jax.tree.leaves(example(problem)))
+            self.chunk = max(1, min(self.chunk, MOST_BYTES // max(of_step, 1)))
+        else:
             self.arrays = jax.device_put(self.train)
-            examples = len(jax.tree.leaves(self.train)[0])
-            self.rows = np.random.default_rng(0).integers(
-                examples, size=(chunks, chunk, seeds, problem.batch), dtype=np.int32
-            )
+        whole, rest = divmod(steps, self.chunk)
+        self.lengths = [self.chunk] * whole + ([rest] if rest else [])
 
     def of_seeds(self, seeds: range) -> Iterator[PyTree]:
         """For some seeds, chunk after chunk, what ``pick`` takes: (chunk, seeds, ...)."""
-        if self.rows is not None:
-            for rows in self.rows:
-                yield rows[:, seeds.start : seeds.stop]
+        if callable(self.train):
+            sources = [self._endless(seed) for seed in seeds]
+            for length in self.lengths:
+                steps = [_stacked([next(source) for source in sources]) for _ in range(length)]
+                yield _stacked(steps + steps[-1:] * (self.chunk - length))
             return
-        sources = [self._endless(seed) for seed in seeds]
-        for _ in range(self.chunks):
-            steps = [[next(source) for source in sources] for _ in range(self.chunk)]
-            yield _stacked([_stacked(step) for step in steps])
+        generator = np.random.default_rng(0)
+        examples = len(jax.tree.leaves(self.train)[0])
+        for length in self.lengths:
+            # For all seeds, so that those of one do not depend on how many are trained at once.
+            shape = length, self.seeds, self.batch
+            rows = generator.integers(examples, size=shape, dtype=np.int32)
+            missing = self.chunk - length
+            yield np.pad(rows[:, seeds.start : seeds.stop], ((0, missing), (0, 0), (0, 0)))
 
     def pick(self, chosen: PyTree, arrays: PyTree) -> PyTree:
         """The batch of one seed and step."""
-        return chosen if self.rows is None else jax.tree.map(lambda leaf: leaf[chosen], arrays)
+        if callable(self.train):
+            return chosen
+        return jax.tree.map(lambda leaf: leaf[chosen], arrays)
 
     def _endless(self, seed: int) -> Iterator[PyTree]:
         while True:

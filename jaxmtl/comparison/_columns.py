@@ -16,15 +16,21 @@ MOST_COLUMNS = 5
 # A time is shown where its quartiles are no further apart than that.
 MOST_SPREAD = 1.3
 
-LEGEND = (
-    "Δm: mean over tasks of the change against single-task training, in % (± standard deviation"
-    " over seeds). Against equal: the 95 % interval of the differences, seed by seed; * where"
-    " chance alone does not explain it. Rank: mean over tasks, 1 is best. Pairs in conflict, and"
-    " longest over shortest gradient: as seen at some steps of the run. Time: of a step, equal = 1,"
-    " the two measured in turn; the middle half of the measurements, or ? where they are too few,"
-    " too short, or too scattered to tell. Memory: what a step takes besides parameters, states and"
-    " data. The order is that of this problem in these units."
-)
+# What the columns mean, by their names.
+LEGEND = {
+    "Δm ↑": "Δm: mean over tasks of the change against single-task training, in % (± standard"
+    " deviation over seeds).",
+    "Δm against equal": "Against equal: the 95 % interval of the differences, seed by seed; * where"
+    " chance alone does not explain it.",
+    "learning rate": "Learning rate: the best on validation.",
+    "rank": "Rank: mean over tasks, 1 is best.",
+    "pairs in conflict": "Pairs in conflict, and longest over shortest gradient: as seen at some"
+    " steps of the run.",
+    "time": "Time: of a step, equal = 1, the two measured in turn; the middle half of the"
+    " measurements, or ? where they are too few, too short, or too scattered to tell.",
+    "memory (MiB)": "Memory: what a step takes besides parameters, states and data.",
+    "method": "The order is that of this problem in these units.",
+}
 
 
 def columns_of(comparison: "Comparison") -> list[Column]:
@@ -55,6 +61,9 @@ def columns_of(comparison: "Comparison") -> list[Column]:
         columns.append(Column("Δm against equal", "", blank + against, spare=1))
     if not names:
         return columns
+    if len(setting.rates) > 1:
+        rates = [f"{outcomes[name].learning_rate:g}" for name in names]
+        columns.append(Column("learning rate", "", blank + rates, spare=1))
     ranks = mean_ranks({name: outcomes[name].metrics for name in names}, setting.signs > 0)
     seen = {
         "time": [_time(comparison.relative_time(name)) for name in names],

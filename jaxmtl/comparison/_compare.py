@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optax
 
 from jaxmtl._checks import check_above, check_flag, shown, static_count
-from jaxmtl.comparison._completed import complete
+from jaxmtl.comparison._completed import Completed, complete
 from jaxmtl.comparison._contestants import DEFAULT, Contestant, Method, contestants, lacking
 from jaxmtl.comparison._contestants import references as alone
 from jaxmtl.comparison._outcome import Outcome, Setting
@@ -35,7 +35,13 @@ def compare(
 
     All methods share the initial parameters, the batches and the random keys of each seed, so that
     differences are those of the methods, seed by seed. The task weights come from the gradients of
-    the shared leaves; all other leaves receive their own task's gradient.
+    the shared leaves; all other leaves receive their own task's gradient. Which leaves are which,
+    ``comparison.setting.balanced`` and ``.own`` tell.
+
+    A seed is an entry of ``keys = jax.random.split(jax.random.key(0), seeds)``: ``init`` gets it,
+    and ``losses`` at each step ``jax.random.fold_in(keys[seed], step)``. Batches from arrays of n
+    examples are those of the rows ``numpy.random.default_rng(0).integers(n, size=(steps, seeds,
+    batch), dtype=numpy.int32)[step, seed]``.
 
     Args:
       problem: what to train.
@@ -79,7 +85,7 @@ def compare(
     if isinstance(problem, Problem):
         given = {name: value for name, value in changes.items() if value is not None}
         problem = dataclasses.replace(problem, **given)
-    trainers, runs, comparison = prepare(
+    prepared = prepare(
         problem,
         methods,
         seeds=seeds,
@@ -88,8 +94,24 @@ def compare(
         seeds_at_once=seeds_at_once,
     )
     with contextlib.suppress(KeyboardInterrupt):  # which has been said
-        train_all(trainers, runs, comparison, progress=progress)
-    return comparison
+        train_all(*prepared, progress=progress)
+    return prepared.comparison
+
+
+class Prepared(NamedTuple):
+    """A comparison that can begin.
+
+    Attributes:
+      trainer: trains one seed after the other, or several at once.
+      runs: what is to be trained.
+      rates: the learning rates, of which each method keeps its best.
+      comparison: still empty.
+    """
+
+    trainer: Trainer
+    runs: list[Contestant]
+    rates: list[float]
+    comparison: Comparison
 
 
 def prepare(
@@ -100,11 +122,8 @@ def prepare(
     learning_rates: Sequence[float] | None = None,
     references: bool = True,
     seeds_at_once: int | None = None,
-) -> tuple[list[Trainer], list[Contestant], Comparison]:
+) -> Prepared:
     """Check all that is to be compared, before any training.
-
-    Returns:
-      A trainer for each learning rate, what is to be trained, and the comparison, still empty.
 
     Raises:
       ValueError: as ``compare`` does.
@@ -115,22 +134,15 @@ def prepare(
         methods = [name for name in DEFAULT if not lacking(full, name)]
     runs = [*(alone(full) if references else []), *contestants(full, methods)]
     rates = _rates(full, learning_rates)
-    trainers = [
-        Trainer(
-            completed._replace(problem=dataclasses.replace(full, learning_rate=rate)),
-            steps=full.steps,
-            seeds=seeds,
-            seeds_at_once=seeds_at_once,
-        )
-        for rate in rates
-    ]
-    return trainers, runs, Comparison(_setting(full, runs, seeds, rates))
+    trainer = Trainer(completed, steps=full.steps, seeds=seeds, seeds_at_once=seeds_at_once)
+    return Prepared(trainer, runs, rates, Comparison(_setting(completed, runs, seeds, rates)))
 
 
 def _setting(
-    problem: Problem, runs: list[Contestant], seeds: int, rates: Sequence[float]
+    completed: Completed, runs: list[Contestant], seeds: int, rates: Sequence[float]
 ) -> Setting:
     """What is compared, in words."""
+    problem = completed.problem
     if isinstance(problem.optimizer, optax.GradientTransformation):
         training = "the problem's optimizer"
     else:
@@ -150,19 +162,27 @@ def _setting(
         seeds,
         training,
         tuple(run.name for run in runs),
+        tuple(rates),
+        completed.balanced,
+        completed.own,
     )
 
 
 def train_all(
-    trainers: list[Trainer], runs: list[Contestant], comparison: Comparison, *, progress: bool
+    trainer: Trainer,
+    runs: list[Contestant],
+    rates: list[float],
+    comparison: Comparison,
+    *,
+    progress: bool,
 ) -> None:
     """Train one after the other; what has finished is in the comparison, whatever happens."""
-    total = sum(trainer.steps * trainer.seeds for trainer in trainers)
+    total = trainer.steps * trainer.seeds * len(rates)
     try:
         with showing(len(runs), total, progress) as show:
             for run in runs:
                 advance = show(run.name)
-                outcomes = [trainer.train(run, advance) for trainer in trainers]
+                outcomes = [trainer.train(run, rate, advance) for rate in rates]
                 comparison.add(run.name, _best(run, comparison.setting, outcomes))
     except KeyboardInterrupt:
         print(f"Interrupted: {comparison.finished} of {len(runs)} runs finished.")

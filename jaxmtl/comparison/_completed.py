@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmtl._checks import path_name
+from jaxmtl._checks import leaf_path, path_name
 from jaxmtl._task_names import shown_names
 from jaxmtl._typing import Array, LeafSelector, PyTree
 from jaxmtl.backward._linearise import count_losses
 from jaxmtl.backward._shared_leaves import shared_leaves
 from jaxmtl.balancing._leaf_roles import select_leaves
+from jaxmtl.comparison._metrics import measuring
 from jaxmtl.problems._problem import Problem
 
 
@@ -27,6 +28,8 @@ class Completed(NamedTuple):
       measure: ``(params, state, split) -> (T,) metrics``.
       shared: the leaves that are balanced.
       params: the shapes of the parameters.
+      balanced: the paths of the leaves that are balanced.
+      own: those of all others, which receive their own task's gradient.
     """
 
     problem: Problem
@@ -35,6 +38,8 @@ class Completed(NamedTuple):
     measure: Callable[[PyTree, PyTree, PyTree], Array]
     shared: LeafSelector
     params: PyTree
+    balanced: tuple[str, ...]
+    own: tuple[str, ...]
 
 
 def complete(problem: Problem) -> Completed:
@@ -52,8 +57,8 @@ def complete(problem: Problem) -> Completed:
     begun = jax.eval_shape(problem.init, key)
     if problem.stateful and not (isinstance(begun, tuple | list) and len(begun) == 2):
         raise ValueError(
-            "With stateful=True init must return a pair, (params, state), but it returned a"
-            f" {type(begun).__name__}."
+            "With stateful=True init must return a pair, (params, state), but it returned"
+            f" {_returned(begun)}."
         )
     params, state = begun if problem.stateful else (begun, ())
     batch = _shapes(example(problem))
@@ -68,9 +73,10 @@ def complete(problem: Problem) -> Completed:
         found = problem.losses(params, state, batch, key)
         if not (isinstance(found, tuple | list) and len(found) == 2):
             raise ValueError(
-                "With stateful=True losses must return a pair, (losses, state), but it returned a"
-                f" {type(found).__name__}."
+                "With stateful=True losses must return a pair, (losses, state), but it returned"
+                f" {_returned(found)}."
             )
+        _check_state(state, found[1])
         return found[0], found[1]
 
     values = jax.eval_shape(losses, params, state, batch, key)[0]
@@ -92,11 +98,19 @@ def complete(problem: Problem) -> Completed:
             "metric_names", problem.metric_names, tasks, "metric" if problem.metrics else "loss"
         ),
         test=_test_split(problem),
+        **{name: _constants(problem, name, tasks) for name in ("prior_values", "standardisation")},
     )
-    measure = _measure(problem, losses, (params, state, problem.test, key))
+    measure = measuring(problem, losses)
+    for split in (problem.test, problem.validation):
+        if split is not None:
+            jax.eval_shape(measure, params, state, _shapes(split))
     one_array = len(jax.tree.leaves(values)) == 1
     shared = _shared(problem, losses, (params, state, batch, key), one_array=one_array)
-    return Completed(problem, start, losses, measure, shared, params)
+    paths = [leaf_path(path) for path, _ in jax.tree.leaves_with_path(params)]
+    chosen = list(zip(paths, select_leaves((shared,), params), strict=True))
+    balanced = tuple(path for path, is_shared in chosen if is_shared)
+    own = tuple(path for path, is_shared in chosen if not is_shared)
+    return Completed(problem, start, losses, measure, shared, params, balanced, own)
 
 
 def example(problem: Problem) -> PyTree:
@@ -133,6 +147,40 @@ def _by_task(argument: str, value: Any, tasks: tuple[str, ...], default: Any) ->
     return {task: value[task] for task in tasks}
 
 
+def _constants(problem: Problem, argument: str, tasks: tuple[str, ...]) -> Any:
+    value = getattr(problem, argument)
+    return None if value is None else _by_task(argument, value, tasks, None)
+
+
+def _returned(found: Any) -> str:
+    """Write "a dict", or "a tuple of 3"."""
+    many = f" of {len(found)}" if isinstance(found, tuple | list) else ""
+    return f"a {type(found).__name__}{many}"
+
+
+def _check_state(before: PyTree, after: PyTree) -> None:
+    """Raise where a step would leave a state of another form than it found."""
+    old, new = (
+        {
+            path_name(path): f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
+            for path, leaf in jax.tree.leaves_with_path(state)
+        }
+        for state in (before, after)
+    )
+    structures: list[Any] = [jax.tree.structure(state) for state in (before, after)]
+    if structures[0] == structures[1] and old == new:
+        return
+    odd = [n for n in old | new if old.get(n) != new.get(n)]
+    where = ""
+    if odd:
+        where = f" {odd[0] or 'The state'} was {old.get(odd[0], 'absent')} and became"
+        where += f" {new.get(odd[0], 'absent')}."
+    raise ValueError(
+        "losses must return a state of the structure, shapes and types that init returned, but it"
+        f" is another.{where}"
+    )
+
+
 def _test_split(problem: Problem) -> PyTree:
     if problem.test is not None:
         return problem.test
@@ -141,41 +189,6 @@ def _test_split(problem: Problem) -> PyTree:
             "test is needed where train is a function: arrays to report the metrics on."
         )
     return problem.train
-
-
-def _measure(problem: Problem, losses: Callable[..., Any], shapes: Any) -> Callable[..., Array]:
-    """The metrics as one vector, checked for names and shapes."""
-    tasks: Any = problem.tasks
-
-    def measure(params: PyTree, state: PyTree, split: PyTree) -> Array:
-        if problem.metrics is None:
-            values = losses(params, state, split, jax.random.key(0))[0]
-        elif problem.stateful:
-            values = problem.metrics(params, state, split)
-        else:
-            values = problem.metrics(params, split)
-        entries = jax.tree.leaves_with_path(values)
-        if len(entries) == 1 and jnp.shape(entries[0][1]) == (len(tasks),):
-            return jnp.asarray(entries[0][1], jnp.float32)
-        names = tuple(path_name(path) for path, _ in entries)
-        if names != tasks:
-            raise ValueError(
-                f"metrics must return one scalar for each task, {', '.join(tasks)}, but on test it"
-                f" returned {', '.join(names)}."
-            )
-        for name, (_, value) in zip(names, entries, strict=True):
-            if jnp.shape(value) != ():
-                raise ValueError(
-                    f"The metric of {name!r} must be a scalar, but on test it has shape"
-                    f" {jnp.shape(value)}: reduce it over the examples."
-                )
-        return jnp.stack([jnp.asarray(value, jnp.float32) for _, value in entries])
-
-    params, state, split, _ = shapes
-    for part in (split, problem.validation):
-        if part is not None:
-            jax.eval_shape(measure, params, state, _shapes(part))
-    return measure
 
 
 def _shared(
@@ -187,11 +200,10 @@ def _shared(
     if shared is None and one_array:
         shared = True  # of one array nobody can tell which of its parts depends on what
     elif shared is None:
-        shared = shared_leaves(lambda params, *rest: losses(params, *rest)[0], params, *rest)
+        shared = shared_leaves(losses, params, *rest, has_aux=True)
         if not any(jax.tree.leaves(shared)):
             raise ValueError(
                 "No parameter is shared: each loss depends on leaves of its own, so that there is"
                 " nothing to balance."
             )
-    select_leaves((shared,), params)
     return shared

@@ -17,6 +17,9 @@ class Setting(NamedTuple):
       seeds: how many.
       training: optimizer and batches, in words.
       runs: the names of all that was to be trained.
+      rates: the learning rates, of which each method keeps its best.
+      balanced: the paths of the leaves that were balanced.
+      own: those of all others, which received their own task's gradient.
     """
 
     problem: str
@@ -27,6 +30,9 @@ class Setting(NamedTuple):
     seeds: int
     training: str
     runs: tuple[str, ...]
+    rates: tuple[float, ...] = ()
+    balanced: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
 
     @property
     def signs(self) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The outcomes of a comparison: numbers, table, verdict, picture, file."""
 
+import html
 import shutil
 import textwrap
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from jaxmtl.comparison._columns import LEGEND, columns_of
 from jaxmtl.comparison._outcome import Outcome, Setting
 from jaxmtl.comparison._statistics import Interval, interval
-from jaxmtl.comparison._table import lay_out
+from jaxmtl.comparison._table import as_html, fitting, lay_out
 from jaxmtl.comparison._verdict import FIXED, Seen, verdict
 
 # A time is told from so many measurements on.
@@ -72,14 +73,12 @@ class Comparison:
         the interval of the paired differences of Δm, marked where chance alone does not explain it.
         """
         width = shutil.get_terminal_size().columns if width is None else width
-        setting = self.setting
-        title = (
-            f"{setting.problem}: {setting.steps} steps, seeds: {setting.seeds}, {setting.training}"
-        )
-        broken = [f"{n}: {o.broken}." for n, o in self.outcomes.items() if o.broken]
-        texts = [*broken, *self.verdict, LEGEND]
-        parts = [textwrap.fill(title, width), lay_out(columns_of(self), width)]
-        return "\n".join([*parts, *(textwrap.fill(text, width) for text in texts)])
+        columns = columns_of(self)
+        texts = [self._title, lay_out(columns, width), *self._broken, *self.verdict]
+        shown = [column.name for column in fitting(columns, width)]
+        texts.append(" ".join(text for name, text in LEGEND.items() if name in shown))
+        wrapped = [text if n == 1 else textwrap.fill(text, width) for n, text in enumerate(texts)]
+        return "\n".join(wrapped)
 
     def plot(self, what: str = "summary") -> Any:
         """Draw the comparison, at the width of a page.
@@ -91,9 +90,9 @@ class Comparison:
             method. "all": every loss, weight and metric in one large picture.
 
         Returns:
-          A ``matplotlib.figure.Figure``, which a notebook shows and ``.savefig("picture.pdf")``
-          writes. Without single-task references, changes are those against equal weights, seed by
-          seed.
+          A ``matplotlib.figure.Figure``, which a notebook shows as the last value of a cell, and
+          ``.savefig("picture.pdf")`` writes; ``pyplot.show()`` does not know it. Without
+          single-task references, changes are those against equal weights, seed by seed.
 
         Raises:
           ValueError: where ``what`` is none of these, or no method has finished.
@@ -115,8 +114,28 @@ class Comparison:
         return self.table()
 
     def _repr_html_(self) -> str:
-        text = self.table(110).replace("&", "&amp;").replace("<", "&lt;")
-        return f'<pre style="line-height: 1.3">{text}</pre>'
+        columns = columns_of(self)
+        texts = [html.escape(text) for text in [*self._broken, *self.verdict]]
+        names = [column.name for column in columns]
+        meaning = " ".join(text for name, text in LEGEND.items() if name in names)
+        return (
+            f"<p><b>{html.escape(self._title)}</b></p>{as_html(columns)}<p>{'<br>'.join(texts)}</p>"
+            f"<details><summary>What the columns mean</summary>{html.escape(meaning)}</details>"
+        )
+
+    @property
+    def _title(self) -> str:
+        setting = self.setting
+        leaves = len(setting.balanced) + len(setting.own)
+        some = f", balanced leaves: {len(setting.balanced)} of {leaves}" if setting.own else ""
+        return (
+            f"{setting.problem}: {setting.steps} steps, seeds: {setting.seeds},"
+            f" {setting.training}{some}"
+        )
+
+    @property
+    def _broken(self) -> list[str]:
+        return [f"{name}: {o.broken}." for name, o in self.outcomes.items() if o.broken]
 
     def add(self, name: str, outcome: Outcome) -> None:
         """Take in a finished run."""

@@ -52,6 +52,9 @@ def load(file: str | Path) -> Comparison:
             settings["seeds"],
             settings["training"],
             tuple(numbers["runs"]),
+            tuple(settings["learning_rates"]),
+            tuple(settings["balanced"]),
+            tuple(settings["own_gradient_only"]),
         )
         comparison = Comparison(setting)
         alone = numbers["single_task_metrics_per_seed"]
@@ -123,7 +126,9 @@ def _numbers(comparison: Comparison) -> dict[str, Any]:
             "steps": setting.steps,
             "seeds": setting.seeds,
             "training": setting.training,
-            "balanced": "the shared leaves; all others receive their own task's gradient",
+            "learning_rates": list(setting.rates),
+            "balanced": list(setting.balanced),
+            "own_gradient_only": list(setting.own),
         },
         "versions": {"jaxmtl": jaxmtl.__version__, "jax": jax.__version__},
         "single_task_metrics_per_seed": {t: _or_null(m) for t, m in comparison.alone.items()},

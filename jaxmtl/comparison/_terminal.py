@@ -8,19 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxmtl.comparison._compare import train_all
-from jaxmtl.comparison._contestants import Contestant
+from jaxmtl.comparison._compare import Prepared, train_all
 from jaxmtl.comparison._report import Comparison
 from jaxmtl.comparison._saved import save
-from jaxmtl.comparison._training import Trainer
 
 # What a terminal or a pipe shows that knows ASCII only. The first keeps columns aligned.
 PLAIN = {" ± ": "+/-", "±": "+/-", "Δ": "D", "↑": "^", "↓": "v", "–": "-"}
 
 
-def train_and_save(
-    trainers: list[Trainer], runs: list[Contestant], comparison: Comparison, folder: Path
-) -> int:
+def train_and_save(prepared: Prepared, folder: Path) -> int:
     """Train, save and show; whatever happens, what was finished is saved and shown.
 
     Returns:
@@ -29,11 +25,11 @@ def train_and_save(
     status = 0
     with _stoppable():
         try:
-            train_all(trainers, runs, comparison, progress=True)
+            train_all(*prepared, progress=True)
         except KeyboardInterrupt as stop:
             status = _status(stop)
         finally:
-            failure = _save_and_show(comparison, folder)
+            failure = _save_and_show(prepared.comparison, folder)
     return status or failure
 
 

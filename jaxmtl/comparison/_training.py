@@ -15,29 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._programs import operations, read_program, rewritten_or_plain
-from jaxmtl.backward._routes import value_and_balanced_grad
 from jaxmtl.backward._task_grads import value_and_task_grads
-from jaxmtl.balancing._base import Balancer
 from jaxmtl.balancing._gram import gramian
 from jaxmtl.balancing._leaf_roles import selected_only
-from jaxmtl.combinators._shared import on_shared
-from jaxmtl.comparison._batches import Batches, over_seeds
+from jaxmtl.comparison._batches import MOST_CHUNKS, Batches, over_seeds
 from jaxmtl.comparison._completed import Completed, example
 from jaxmtl.comparison._contestants import Contestant, constant_weights
 from jaxmtl.comparison._outcome import Outcome, what_broke
+from jaxmtl.comparison._program import training
 from jaxmtl.diagnostics import report
 
-MOST_CHUNKS = 20
-MIN_CHUNK = 10  # steps, unless there are fewer
-SHORTEST = 1e-3  # seconds that a chunk takes to be timed, ten times what starting it takes
+SHORTEST = 1e-3  # seconds that are timed at least, ten times what starting a program takes
+ENOUGH = 1e-2  # seconds that steps with constant weights are timed for
 MOST_BYTES = 2**33
 
 
 class Trainer:
-    """One problem, and what all runs on it share: data, initial parameters, compiled programs."""
+    """One problem, and what all runs on it share: data, keys, compiled programs."""
 
     def __init__(
         self, completed: Completed, *, steps: int, seeds: int, seeds_at_once: int | None = None
@@ -46,27 +42,22 @@ class Trainer:
         self.problem = completed.problem
         self.steps = steps
         self.seeds = seeds
-        self._check_size()
-        # Equal chunks, so that one program serves them all; between two, progress shows.
-        most = max(1, min(MOST_CHUNKS, steps // MIN_CHUNK))
-        self.chunks = max(n for n in range(1, most + 1) if steps % n == 0)
-        self.batches = Batches(
-            self.problem, chunks=self.chunks, chunk=steps // self.chunks, seeds=seeds
-        )
-        self.keys = jax.random.split(jax.random.key(0), seeds)
-        start = over_seeds(completed.start, (0,), (0, 0), seeds)
-        self.params, self.state = jax.jit(start)(self.keys)
         wanted = self._fewest() if seeds_at_once is None else min(seeds_at_once, seeds)
+        self._check_size(wanted)
         self.at_once = max(n for n in range(1, wanted + 1) if seeds % n == 0)
         self.groups = [range(i, i + self.at_once) for i in range(0, seeds, self.at_once)]
+        self.batches = Batches(self.problem, steps=steps, seeds=seeds, at_once=self.at_once)
+        self.keys = jax.random.split(jax.random.key(0), seeds)
+        self._start = jax.jit(over_seeds(completed.start, (0,), (0, 0), self.at_once))
         self._test, self._validation = jax.device_put((self.problem.test, self.problem.validation))
         self._measure = jax.jit(over_seeds(completed.measure, (0, 0, None), 0, self.at_once))
         self._see = jax.jit(over_seeds(self._seen, (0, 0, 0, 0, None), (0, 0), self.at_once))
         self._programs: dict[Any, tuple[Any, Any]] = {}
+        self._unit_steps = self.batches.chunk
 
-    def train(self, contestant: Contestant, advance: Callable[[int], None]) -> Outcome:
+    def train(self, contestant: Contestant, rate: float, advance: Callable[[int], None]) -> Outcome:
         """Train all seeds of one contestant; ``advance(n)`` is called after every n steps."""
-        parts = [self._train_group(contestant, group, advance) for group in self.groups]
+        parts = [self._train_group(contestant, rate, group, advance) for group in self.groups]
         records, metrics, validation, seconds, times, seen = zip(*parts, strict=True)
         losses, weights = (np.concatenate(side, axis=1) for side in zip(*records, strict=True))
         conflicts, ratios = (np.concatenate(side) for side in zip(*seen, strict=True))
@@ -77,41 +68,50 @@ class Trainer:
             losses.mean(axis=1),
             weights.mean(axis=1),
             shares.mean(axis=1),
-            float(sum(map(np.median, seconds))) * self.chunks / self.steps,
+            float(sum(map(np.median, seconds))),
             np.concatenate(times),
             float(np.mean(conflicts)),
             _median(ratios[ratios > 0]),  # zero where there were no gradients
-            _temporary_bytes(self._compile(contestant.make, jnp.asarray(contestant.constants))[1]),
+            _temporary_bytes(self._compile(contestant)[1]),
             what_broke(losses, self.problem.tasks or ()),
             None if validation[0] is None else np.concatenate(validation),
-            None
-            if isinstance(self.problem.optimizer, optax.GradientTransformation)
-            else self.problem.learning_rate,
+            None if isinstance(self.problem.optimizer, optax.GradientTransformation) else rate,
         )
 
     def _train_group(
-        self, contestant: Contestant, group: range, advance: Callable[[int], None]
+        self, contestant: Contestant, rate: float, group: range, advance: Callable[[int], None]
     ) -> Any:
         """Train the seeds that are trained at once."""
-        constants = jnp.asarray(contestant.constants, jnp.float32)
-        start, run = self._compile(contestant.make, constants)
-        keys, params, state = self._of_group(group)
-        carry = params, state, start(constants, keys, params)
-        records, seconds, times, seen = [], [], [], []
+        start, run = self._compile(contestant)
+        shared = (
+            jnp.asarray(contestant.constants, jnp.float32),
+            jnp.float32(rate),
+            self._keys_of(group),
+        )
+        params, state = self._start(shared[2])
+        carry = params, state, start(*shared, params)
+        records, seconds, times, seen, done = [], [], [], [], 0
+        seldom = -(-len(self.batches.lengths) // MOST_CHUNKS)
         for number, chosen in enumerate(self.batches.of_seeds(group)):
-            first = jax.tree.map(lambda leaf: leaf[0], chosen)
-            found = self._see(*carry[:2], keys, first, self.batches.arrays)
-            seen.append(jax.tree.map(np.asarray, found))
-            begin = jnp.asarray(number * self.batches.chunk, jnp.int32)
-            arguments = constants, keys, carry, chosen, begin, self.batches.arrays
-            (carry, record), took = _timed(run, *arguments)
-            records.append(jax.tree.map(np.asarray, record))
-            seconds.append(took)
+            length = self.batches.lengths[number]
+            if number % seldom == 0:
+                first = jax.tree.map(lambda leaf: leaf[0], chosen)
+                found = self._see(*carry[:2], shared[2], first, self.batches.arrays)
+                seen.append(jax.tree.map(np.asarray, found))
+            numbers = jnp.int32(done), jnp.int32(length)
+            (carry, record), took = _timed(
+                run, *shared, carry, chosen, *numbers, self.batches.arrays
+            )
+            records.append(jax.tree.map(lambda x, n=length: np.asarray(x[:n]), record))
+            seconds.append(took / length)
             if contestant.make is constant_weights:
                 times.append(1.0)  # the program that is the unit
-            elif number % 2 and (unit := self._seconds_of_equal(group, chosen)) >= SHORTEST:
-                times.append(took / unit)
-            advance(self.batches.chunk * len(group))
+            elif (
+                number % 2 and (unit := self._seconds_of_equal(group, chosen)) and took >= SHORTEST
+            ):
+                times.append(took / length / unit)
+            done += length
+            advance(length * len(group))
         records = [np.concatenate(side) for side in zip(*records, strict=True)]
         metrics, validation = (
             None if split is None else np.asarray(self._measure(*carry[:2], split), np.float64)
@@ -120,19 +120,21 @@ class Trainer:
         seen = [np.concatenate(side) for side in zip(*seen, strict=True)]
         return records, metrics, validation, seconds, times, seen
 
-    def _of_group(self, group: range) -> Any:
-        chosen = slice(group.start, group.stop)
-        shared = self.keys, self.params, self.state
-        return jax.tree.map(lambda leaf: leaf[chosen], shared)
+    def _keys_of(self, group: range) -> Array:
+        return self.keys[group.start : group.stop]
 
     def _seconds_of_equal(self, group: range, chosen: PyTree) -> float:
-        """Time a chunk with constant weights."""
-        constants = jnp.ones(len(self.problem.tasks or ()))
-        start, run = self._compile(constant_weights, constants)
-        keys, params, state = self._of_group(group)
-        carry = params, state, jax.block_until_ready(start(constants, keys, params))
-        begin = jnp.zeros((), jnp.int32)
-        return _timed(run, constants, keys, carry, chosen, begin, self.batches.arrays)[1]
+        """Time a step with constant weights; 0 where that is too short to tell."""
+        ones = np.ones(len(self.problem.tasks or ()))
+        start, run = self._compile(Contestant("equal", constant_weights, ones))
+        shared = jnp.asarray(ones, jnp.float32), jnp.float32(0), self._keys_of(group)
+        params, state = self._start(shared[2])
+        carry = params, state, jax.block_until_ready(start(*shared, params))
+        numbers = jnp.int32(0), jnp.int32(self._unit_steps)
+        took = _timed(run, *shared, carry, chosen, *numbers, self.batches.arrays)[1]
+        step = took / self._unit_steps
+        self._unit_steps = int(np.clip(np.ceil(ENOUGH / step), 1, self.batches.chunk))
+        return step if took >= SHORTEST else 0.0
 
     def _seen(
         self, params: PyTree, state: PyTree, key: Array, chosen: PyTree, arrays: PyTree
@@ -146,17 +148,14 @@ class Trainer:
         found = report(gram, jnp.ones(len(gram), gram.dtype))
         return found.conflicts, found.norm_ratio
 
-    def _in_sorted_order(self, *arguments: Any) -> Any:
-        """The losses in the order of the constants, which are given by position."""
-        return jax.tree.map(lambda leaf: leaf, self.completed.losses(*arguments))
-
-    def _check_size(self) -> None:
+    def _check_size(self, at_once: int) -> None:
         """Refuse what would not fit into memory, before it is tried."""
         params = jax.tree.leaves(self.completed.params)
-        copies = len(self.problem.tasks or ()) + 3  # gradients; Adam's moments
-        drawn = 0 if callable(self.problem.train) else self.steps * self.problem.batch
-        numbers = drawn + copies * sum(leaf.size for leaf in params)
-        if (size := 4 * self.seeds * numbers) > MOST_BYTES:
+        tasks = len(self.problem.tasks or ())
+        copies = tasks + 3  # gradients; Adam's moments
+        recorded = 6 * tasks * self.steps * self.seeds  # losses and weights, joined, their means
+        numbers = recorded + at_once * copies * sum(leaf.size for leaf in params)
+        if (size := 4 * numbers) > MOST_BYTES:
             raise ValueError(
                 f"seeds={self.seeds} and steps={self.steps} take {size / 2**30:.3g} GiB of memory,"
                 f" more than the {MOST_BYTES / 2**30:.3g} that a comparison may take: choose fewer."
@@ -164,72 +163,32 @@ class Trainer:
 
     def _fewest(self) -> int:
         """One seed at a time where there are convolutions: XLA runs batched kernels slowly."""
-        batch, keys = example(self.problem), self.keys[0]
-        params, state = jax.tree.map(lambda leaf: leaf[0], (self.params, self.state))
+        batch, key = example(self.problem), jax.random.key(0)
+        params, state = jax.eval_shape(self.completed.start, key)
 
         def convolved() -> bool:
-            program, _, _ = read_program(self.completed.losses, params, state, batch, keys)
+            program, _, _ = read_program(self.completed.losses, params, state, batch, key)
             return any(e.primitive.name == "conv_general_dilated" for e in operations(program))
 
         return 1 if rewritten_or_plain(convolved, lambda: False) else self.seeds
 
-    def _optimizer(self) -> optax.GradientTransformation:
-        if isinstance(self.problem.optimizer, optax.GradientTransformation):
-            return self.problem.optimizer
-        rate = optax.cosine_decay_schedule(self.problem.learning_rate, self.steps)
-        return self.problem.optimizer(rate)
-
-    def _compile(self, make: Callable[[Array, Array], Balancer], constants: Array) -> Any:
-        """Compile the start and one chunk of training, once for each way to make a balancer."""
+    def _compile(self, contestant: Contestant) -> Any:
+        """Compile the start and a chunk of training, once for each way to make a balancer."""
+        make = contestant.make
         if make in self._programs:
             return self._programs[make]
-        optimizer = self._optimizer()
-
-        def balancer_of(constants: Array, key: Array) -> Balancer:
-            return on_shared(make(constants, key), self.completed.shared, heads="own")
-
-        def start(constants: Array, key: Array, params: PyTree) -> PyTree:
-            return balancer_of(constants, key).init(params), optimizer.init(params)
-
-        def run(
-            constants: Array, key: Array, carry: PyTree, chosen: PyTree, begin: Array, data: PyTree
-        ) -> Any:
-            losses_fn = self._in_sorted_order if make is constant_weights else self.completed.losses
-            balanced_grad = value_and_balanced_grad(
-                losses_fn, balancer_of(constants, key), has_aux=True
-            )
-
-            def step(carry: Any, chosen: Any) -> Any:
-                params, state, (balancer_state, opt_state) = carry
-                number, row = chosen
-                batch = self.batches.pick(row, data)
-                active = None if self.problem.active is None else self.problem.active(batch)
-                (losses, state), grad, balancer_state = balanced_grad(
-                    balancer_state,
-                    params,
-                    state,
-                    batch,
-                    jax.random.fold_in(key, number),
-                    active=active,
-                )
-                updates, opt_state = optimizer.update(grad, opt_state, params)
-                params = optax.apply_updates(params, updates)
-                values = task_vector("losses", losses).astype(jnp.float32)
-                record = values, balancer_state.task_weights
-                return (params, state, (balancer_state, opt_state)), record
-
-            numbers = begin + jnp.arange(self.batches.chunk, dtype=jnp.int32)
-            return jax.lax.scan(step, carry, (numbers, chosen))
-
-        start_all = jax.jit(over_seeds(start, (None, 0, 0), (0, 0), self.at_once))
-        axes = (None, 0, 0, 1, None, None)
+        start, run = training(self.completed, self.batches, self.steps, make)
+        start_all = jax.jit(over_seeds(start, (None, None, 0, 0), 0, self.at_once))
+        axes = (None, None, 0, 0, 1, None, None, None)
         run_all = jax.jit(over_seeds(run, axes, (0, 1), self.at_once))
         group = self.groups[0]
-        keys, params, state = self._of_group(group)
-        carry = params, state, start_all(constants, keys, params)
+        constants, rate = jnp.asarray(contestant.constants, jnp.float32), jnp.float32(0)
+        keys = self._keys_of(group)
+        params, state = self._start(keys)
+        carry = params, state, start_all(constants, rate, keys, params)
+        numbers = jnp.int32(0), jnp.int32(0)
         chosen = next(self.batches.of_seeds(group))
-        begin = jnp.zeros((), jnp.int32)
-        arguments = constants, keys, carry, chosen, begin, self.batches.arrays
+        arguments = constants, rate, keys, carry, chosen, *numbers, self.batches.arrays
         self._programs[make] = start_all, run_all.lower(*arguments).compile()
         return self._programs[make]
 

@@ -9,6 +9,8 @@ from jaxmtl.comparison._statistics import FEWEST_SEEDS, Interval, differs, inter
 
 # Per cent: what reads as 0.0 in the text is not called a difference, however sure it is.
 LEAST_CHANGE = 0.05
+# Per cent, or points of Δm: a smaller gain or loss is no reason to change a method.
+WORTH = 2.0
 # Longest over shortest gradient. Balancing gained nothing at 1.3 (two digits) and 4.2 (yeast), and
 # much at 20 (four tasks in different units): notebooks/choosing_a_method.ipynb.
 A_FEW = 5
@@ -88,16 +90,18 @@ def verdict(
             f" alone, by more than chance: train with {FEWEST_SEEDS} or more{end}",
             _advice(base, metrics, None, seen),
         ]
-    gains, unit = _gains(base, metrics, maximize, changes)
+    by_task, unit = _gains(base, metrics, maximize, changes)
+    gains = {name: gain.mean(axis=1) for name, gain in by_task.items()}
     intervals = {name: interval(gain) for name, gain in gains.items() if name != base}
     known = {name: found for name, found in intervals.items() if np.isfinite(found.low)}
     better, losers = _beyond_chance(known, "better"), None
     second = "Train each task alone as well: without that, nobody can tell what is lost."
     if changes is not None:
         alone = dict(zip(tasks, map(interval, changes[base].T), strict=True))
-        losers = _beyond_chance(alone, "worse")
-        which = f"in %: {_listed(losers)}" if losers else "no task"
+        worse = _beyond_chance(alone, "worse")
+        which = f"in %: {_listed(worse)}" if worse else "no task"
         second = f"Under {base}, worse than the task trained alone by more than chance, {which}"
+        losers = {task: found for task, found in worse.items() if found.mean <= -WORTH}
         if undefined := [task for task in tasks if np.isnan(alone[task].mean)]:
             second += f"; not comparable with it: {', '.join(undefined)}"
             losers = losers or None
@@ -112,12 +116,18 @@ def verdict(
         )
     else:
         best = dict([max(known.items(), key=lambda item: item[1].mean)])
+        most = max(found.high for found in known.values())
+        answer, more = "fixed weights are enough", ""
+        if most > WORTH:
+            answer = "nobody can tell whether fixed weights are enough"
+            more = "; more seeds make the intervals shorter"
+        elif losers:
+            answer = "fixed weights are as good as any other"
         first = (
-            f"{here} fixed weights are {'as good as any other' if losers else 'enough'}: no method"
-            f" of {len(known)} is better than {base} by more than chance; the best, in {unit} with"
-            f" its 95 % interval, is {_listed(best)}{end}"
+            f"{here} {answer}: no method of {len(known)} is better than {base} by more than chance;"
+            f" the best, in {unit} with its 95 % interval, is {_listed(best)}{more}{end}"
         )
-    last = _start(better, gains) if better else _advice(base, metrics, losers, seen)
+    last = _start(tasks, better, gains, by_task) if better else _advice(base, metrics, losers, seen)
     return [first, second, last]
 
 
@@ -127,27 +137,38 @@ def _gains(
     maximize: np.ndarray,
     changes: dict[str, np.ndarray] | None,
 ) -> tuple[dict[str, np.ndarray], str]:
-    """What each seed gains over ``base``, mean over tasks; and in what unit."""
+    """What each seed and task gains over ``base``, (seeds, T); and in what unit."""
     with np.errstate(all="ignore"):  # diverged seeds and metrics of zero: intervals without bounds
         if changes is not None and np.all(np.isfinite(changes[base])):
-            return {n: (c - changes[base]).mean(axis=1) for n, c in changes.items()}, "points of Δm"
+            return {n: c - changes[base] for n, c in changes.items()}, "points of Δm"
         unit = np.where(maximize, 100, -100) / np.abs(metrics[base].mean(axis=0))
-        gains = {n: (unit * (m - metrics[base])).mean(axis=1) for n, m in metrics.items()}
+        gains = {n: unit * (m - metrics[base]) for n, m in metrics.items()}
         return gains, f"% of the metrics of {base}"
 
 
-def _start(better: dict[str, Interval], gains: dict[str, np.ndarray]) -> str:
-    """Say where to start: a single backward pass, unless the best beats it by more than chance."""
+def _start(
+    tasks: Collection[str],
+    better: dict[str, Interval],
+    gains: dict[str, np.ndarray],
+    by_task: dict[str, np.ndarray],
+) -> str:
+    """Say where to start, and what that costs.
+
+    A single backward pass, unless the best beats it by more than chance.
+    """
     best = next(iter(better))
     cheap = [name for name in better if name in FIXED + FIRST]
     cheap = [n for n in cheap if differs(interval(gains[best] - gains[n])) != "better"]
+    start = cheap[0] if cheap else best
+    why = ""
     if cheap:
-        return (
-            f"Start with {cheap[0]}: a single backward pass, and none beats it by more than chance."
-        )
-    if best == "normalize":
-        return "Start with normalize, or every(normalize, 10) if T backward passes are too many."
-    return f"Start with {best}."
+        why = ": a single backward pass, and none beats it by more than chance"
+    elif best == "normalize":
+        why = ", or every(normalize, 10) if T backward passes are too many"
+    of_tasks = dict(zip(tasks, map(interval, by_task[start].T), strict=True))
+    worse = _beyond_chance(of_tasks, "worse")
+    cost = f". It costs, in %: {_listed(worse)}" if worse else ""
+    return f"Start with {start}{why}{cost}."
 
 
 def _advice(

@@ -1,6 +1,7 @@
 """What a comparison trains: initial parameters, losses, data, and what a reader cares about."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,11 @@ from jaxmtl._typing import Array, LeafSelector, PyTree, TaskVector
 
 Batch = Mapping[str, Array | np.ndarray]
 
+# How the functions of a problem are called.
+_PLAIN = {"init": "key", "losses": "params, batch", "metrics": "params, split", "active": "batch"}
+_STATEFUL = _PLAIN | {"losses": "params, state, batch, key", "metrics": "params, state, split"}
+_NEEDED = ("init", "losses")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -38,13 +44,14 @@ class Problem:
       train: a tree of arrays whose first axis runs over the examples, from which batches are drawn;
         or ``seed -> iterator of batches``, the same for the same seed, for data that do not fit the
         memory (grain, torch's DataLoader): batches are trees of arrays of one shape. An iterator
-        that ends is begun again.
-      metrics: ``(params, split) -> {task: scalar}``, what a reader cares about, by the names of the
-        losses; with ``stateful`` ``(params, state, split)``. The losses if None (with ``stateful``
-        as in training, with one key).
+        that ends is begun again, with the same seed: for another order in each epoch, let it
+        shuffle anew and go on without an end.
+      metrics: ``(params, split) -> {task: scalar}``, what a reader cares about, one for each loss
+        and by its name; with ``stateful`` ``(params, state, split)``. The losses if None (with
+        ``stateful`` as in training, with one key).
       maximize: whether a metric is better when higher: one bool, or one for each task.
       metric_names: what each task's metric is called in tables.
-      test: arrays as for ``train``, to report on; ``train`` if None.
+      test: arrays as for ``train``, to report on, in one forward pass; ``train`` if None.
       validation: arrays likewise, to choose learning rates on.
       shared: the leaves that are balanced, a mask or a function of the path as for ``on_shared``;
         all others receive their own task's gradient. If None, the leaves on which more than one
@@ -59,7 +66,6 @@ class Problem:
       learning_rate: the rate that all methods share.
       steps: how long a comparison trains unless told.
       tasks: the tasks' names in ``jax.tree.leaves`` order; found out if None.
-      initial_values: the losses of a model that outputs zeros, from ``jaxmtl.theory``.
       prior_values: the losses of the best constant output, for ``prior_loss``.
       standardisation: the weights that amount to standardising regression targets, for ``static``.
 
@@ -98,20 +104,24 @@ class Problem:
     learning_rate: float = 1e-3
     steps: int = 1000
     tasks: tuple[str, ...] | None = None
-    initial_values: dict[str, float] | None = None
     prior_values: dict[str, float] | None = None
     standardisation: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
-        check_callable("init", self.init, "key -> params")
-        check_callable("losses", self.losses, "(params, batch) -> losses")
-        for argument in ("metrics", "active"):
-            if getattr(self, argument) is not None:
-                check_callable(argument, getattr(self, argument), "as the docstring says")
+        check_flag("stateful", self.stateful)
+        for argument, arguments in (_STATEFUL if self.stateful else _PLAIN).items():
+            if (function := getattr(self, argument)) is not None or argument in _NEEDED:
+                check_callable(argument, function, f"({arguments}) -> ...")
+                _check_arguments(argument, function, arguments, self.stateful)
+        if hasattr(self.train, "__next__"):
+            raise ValueError(
+                "train must be arrays or a function from a seed to an iterator, but it is an"
+                f" iterator, {shown(self.train)}, which can be read only once: give the function"
+                " that makes it, such as lambda seed: batches(seed)."
+            )
         static_count("batch", self.batch)
         static_count("steps", self.steps)
         check_above("learning_rate", self.learning_rate, 0)
-        check_flag("stateful", self.stateful)
         if not callable(self.optimizer):
             check_optimizer("optimizer", self.optimizer)
         if not isinstance(self.name, str):
@@ -127,7 +137,7 @@ class Problem:
                     f"{argument} must be a {what}, or a dict of one for each task, but it is"
                     f" {shown(value)}."
                 )
-        for argument in ("initial_values", "prior_values", "standardisation"):
+        for argument in ("prior_values", "standardisation"):
             value = getattr(self, argument)
             if value is not None and not isinstance(value, Mapping):
                 raise ValueError(
@@ -142,6 +152,22 @@ class Problem:
                         f"{argument} must hold arrays of one row an example, but one of them is"
                         f" {shown(leaf)}."
                     )
+
+
+def _check_arguments(argument: str, function: Any, arguments: str, stateful: bool) -> None:
+    """Raise where a function cannot be called as it will be."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of compiled code
+        return
+    try:
+        signature.bind(*arguments.split(", "))
+    except TypeError as error:
+        other = _PLAIN if stateful else _STATEFUL
+        raise ValueError(
+            f"{argument} is called as {argument}({arguments}), but it takes {signature}. With"
+            f" stateful={not stateful} it would be called as {argument}({other[argument]})."
+        ) from error
 
 
 def _are_names(names: Any) -> bool:

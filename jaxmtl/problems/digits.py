@@ -72,7 +72,7 @@ def digits(tasks: Sequence[str] = tuple(_HEADS)) -> Problem:
         )
     heads = {task: columns for task, columns in _HEADS.items() if task in tasks}
     splits = _make_splits()
-    initial, prior = _constant_output_losses(splits["train"])
+    prior = _constant_output_losses(splits["train"])
     names = dict.fromkeys(("left", "right"), "accuracy")
     names |= {"reconstruction": "pixel MSE", "sum": "MAE"}
     scales = {"reconstruction": 1 / prior["reconstruction"], "sum": 1 / prior["sum"]}
@@ -87,7 +87,6 @@ def digits(tasks: Sequence[str] = tuple(_HEADS)) -> Problem:
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        initial_values={task: initial[task] for task in heads},
         prior_values={task: prior[task] for task in heads},
         standardisation={task: scales.get(task, 1.0) for task in heads},
         learning_rate=1e-2,
@@ -170,14 +169,10 @@ def overlay(left: np.ndarray, right: np.ndarray, shift: int) -> np.ndarray:
     return canvas
 
 
-def _constant_output_losses(
-    train: dict[str, np.ndarray],
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Compute the losses of a zero output, and those of the best constant output."""
-    labels, targets = ("left", "right"), {"reconstruction": "image", "sum": "sum"}
-    initial = {task: theory.zero_output_cross_entropy(_CLASSES) for task in labels}
-    prior = {task: theory.prior_cross_entropy(np.bincount(train[task])) for task in labels}
-    for task, name in targets.items():
-        initial[task] = theory.zero_output_squared_error(train[name])
+def _constant_output_losses(train: dict[str, np.ndarray]) -> dict[str, float]:
+    """Compute the losses of the best constant output."""
+    counts = {task: np.bincount(train[task]) for task in ("left", "right")}
+    prior = {task: theory.prior_cross_entropy(count) for task, count in counts.items()}
+    for task, name in {"reconstruction": "image", "sum": "sum"}.items():
         prior[task] = theory.prior_squared_error(train[name])
-    return initial, prior
+    return prior

@@ -74,7 +74,6 @@ def multi_fashion(folder: str | Path = "/usr/share/datasets/fashion-mnist") -> P
         train=train,
         validation=splits["validation"],
         test=splits["test"],
-        initial_values=dict.fromkeys(_TASKS, theory.zero_output_cross_entropy(_CLASSES)),
         prior_values={
             task: theory.prior_cross_entropy(np.bincount(train[task])) for task in _TASKS
         },

@@ -97,7 +97,6 @@ def qm9() -> Problem:
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        initial_values={t: theory.zero_output_squared_error(c) for t, c in columns.items()},
         prior_values=prior,
         standardisation={task: 1 / value for task, value in prior.items()},
         learning_rate=1e-2,

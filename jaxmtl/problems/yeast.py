@@ -73,7 +73,6 @@ def yeast() -> Problem:
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        initial_values=dict.fromkeys(_TASKS, theory.zero_output_cross_entropy(2)),
         prior_values={
             task: theory.prior_binary_cross_entropy(frequency)
             for task, frequency in zip(_TASKS, frequencies, strict=True)

@@ -11,14 +11,17 @@ import pytest
 from flax import linen
 
 import jaxmtl
-from jaxmtl.comparison import _training
+from jaxmtl.comparison import _batches, _training
+from jaxmtl.comparison._batches import Batches
 from jaxmtl.comparison._completed import complete
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 X = np.linspace(-1, 1, 48, dtype=np.float32)[:, None]
 DATA = {"x": X, "sine": np.sin(3 * X), "square": 30 * X**2}
-QUICK = {"seeds": 3, "steps": 20, "progress": False}
+# Two chunks of ten steps, and one of three.
+STEPS = 23
+QUICK = {"seeds": 3, "steps": STEPS, "progress": False}
 
 
 def init(key):
@@ -52,17 +55,21 @@ def test_the_least_that_a_user_gives(found):
     assert "sine" in table.splitlines()[1]
     assert "loss ↓" in table
     assert repr(found) == found.table()
-    assert "<pre" in found._repr_html_()
+    assert found.setting.balanced == ("trunk",)
+    assert found.setting.own == ("heads/sine", "heads/square")
+    assert "balanced leaves: 1 of 3" in table.splitlines()[0]
+    page = found._repr_html_()
+    assert page.count("<tr>") == page.count("</tr>") == 4  # header, single tasks, two methods
+    assert '<td style="text-align: left">own</td>' in page
     assert all(sentence in table.replace("\n", " ") for sentence in found.verdict)
 
 
 def test_training_is_what_a_loop_by_hand_gives(found):
     """The first seed of equal weights, step by step, in NumPy's order of batches."""
     keys = jax.random.split(jax.random.key(0), 3)
-    rows = np.random.default_rng(0).integers(48, size=(2, 10, 3, 16), dtype=np.int32)
-    rows = rows.reshape(20, 3, 16)[:, 0]
+    rows = np.random.default_rng(0).integers(48, size=(STEPS, 3, 16), dtype=np.int32)[:, 0]
     params = init(keys[0])
-    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 20))
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, STEPS))
     state = optimizer.init(params)
 
     def objective(params, batch):
@@ -100,8 +107,7 @@ def test_saved_and_read_again(found, tmp_path):
 
 
 def test_an_iterator_of_the_same_batches_gives_the_same_numbers(found):
-    rows = np.random.default_rng(0).integers(48, size=(2, 10, 3, 16), dtype=np.int32)
-    rows = rows.reshape(20, 3, 16)
+    rows = np.random.default_rng(0).integers(48, size=(STEPS, 3, 16), dtype=np.int32)
 
     def batches(seed):
         for chosen in rows[:, seed]:
@@ -117,6 +123,24 @@ def test_an_iterator_of_the_same_batches_gives_the_same_numbers(found):
     shown = streamed.table(120).splitlines()
     assert not any(line.startswith("single-task") for line in shown)
     assert "Δm" not in shown[1]
+
+
+def batches_in_chunks(steps, **parts):
+    problem = dataclasses.replace(PROBLEM, **parts)
+    return Batches(problem, steps=steps, seeds=3, at_once=3).lengths
+
+
+def test_chunks_are_short_however_many_steps(monkeypatch):
+    assert batches_in_chunks(1009) == [51] * 19 + [40]
+    assert batches_in_chunks(7) == [7]
+    assert batches_in_chunks(800) == [40] * 20
+
+    def stream(seed):
+        while True:
+            yield {"x": np.zeros(100, np.float32)}
+
+    monkeypatch.setattr(_batches, "MOST_BYTES", 5 * 3 * 400)
+    assert batches_in_chunks(1009, train=stream, test=DATA) == [5] * 201 + [4]
 
 
 def with_state(at):
@@ -145,7 +169,7 @@ def with_state(at):
 @pytest.mark.slow
 def test_a_network_with_a_state_and_random_keys():
     counted = jaxmtl.compare(with_state("steps"), ["equal"], references=False, **QUICK)
-    np.testing.assert_array_equal(counted.metrics["equal"]["sine"], 20)
+    np.testing.assert_array_equal(counted.metrics["equal"]["sine"], STEPS)
     found = jaxmtl.compare(with_state("end"), ["equal"], references=False, **QUICK)
     one_by_one = jaxmtl.compare(
         with_state("end"), ["equal"], references=False, seeds_at_once=1, **QUICK
@@ -207,16 +231,22 @@ def test_the_learning_rate_is_chosen_on_validation():
     rates = [1e-6, 0.05]
     found = jaxmtl.compare(problem, ["equal"], learning_rates=rates, **QUICK)
     assert found.outcomes["equal"].learning_rate == 0.05
-    assert "1e-06 or 0.05" in found.table(120)
+    table = found.table(160)
+    assert "1e-06 or 0.05" in table
+    assert "learning" in table
+    assert "Learning rate: the best on validation." in table
+    alone = jaxmtl.compare(PROBLEM, ["equal"], **QUICK)
+    for task, values in alone.metrics["equal"].items():
+        np.testing.assert_array_equal(found.metrics["equal"][task], values)
 
 
 def test_interrupted_it_returns_what_has_finished(monkeypatch, capsys):
     train = _training.Trainer.train
 
-    def interrupted(self, contestant, advance):
+    def interrupted(self, contestant, rate, advance):
         if contestant.name == "mgda":
             raise KeyboardInterrupt
-        return train(self, contestant, advance)
+        return train(self, contestant, rate, advance)
 
     monkeypatch.setattr(_training.Trainer, "train", interrupted)
     found = jaxmtl.compare(PROBLEM, ["equal", "mgda"], seeds=1, steps=4)
@@ -235,6 +265,13 @@ def batches_of(*shapes):
             yield {name: np.ones(shape, np.float32) for name in DATA}
 
     return train
+
+
+def stateful(start=lambda key: (init(key), {"steps": jnp.int32(0)}), state=lambda state: state):
+    def losses(params, before, batch, key):
+        return losses_fn(params, batch), state(before)
+
+    return changed(init=start, losses=losses, stateful=True)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +301,19 @@ def batches_of(*shapes):
         (changed(train=batches_of((2, 1))), "test is needed where train is a function"),
         (changed(train=batches_of(), test=DATA), "gave no batch"),
         (changed(train=batches_of((2, 1), (3, 1)), test=DATA), "must have the same shapes"),
-        (changed(stateful=True), "init must return a pair"),
+        (changed(stateful=True), r"it takes \(params, batch\). With stateful=False it would"),
+        (
+            changed(losses=lambda p, s, b, k: (losses_fn(p, b), s)),
+            r"called as losses\(params, batch\), but it takes \(p, s, b, k\). With stateful=True",
+        ),
+        (changed(metrics=lambda p, s, split: {}), r"metrics is called as metrics\(params, split\)"),
+        (changed(train=iter([DATA])), "which can be read only once: give the function that makes"),
+        (changed(prior_values={"sine": 1.0}), "prior_values must have one entry for each task"),
+        (changed(standardisation={"a": 1.0}), "standardisation must have one entry for each task"),
+        (stateful(lambda key: (1, init(key), {})), "must return a pair.*returned a tuple of 3"),
+        (stateful(state=lambda s: {}), "steps was int32.. and became absent"),
+        (stateful(state=lambda s: s["steps"] + 1.0), "must return a state of the structure"),
+        (stateful(state=lambda s: {"steps": s["steps"] + 1.0}), "int32.. and became float32"),
         (changed(tasks=("a", "b")), "but the losses bear the names"),
         (
             changed(losses=lambda p, b: {n: jnp.sum(h) for n, h in p["heads"].items()}),

@@ -124,7 +124,9 @@ def test_differences_are_paired():
     changes = {"equal": equal, "pcgrad": equal + 0.5 + 0.01 * rng.normal(size=(5, 2))}
     assert "better than equal by more than chance" in say(changes)[0]
     changes["pcgrad"] = changes["pcgrad"][::-1]
-    assert "fixed weights are" in say(changes)[0]
+    first = say(changes)[0]  # of intervals as wide as that
+    assert "nobody can tell whether fixed weights are enough" in first
+    assert "more seeds make the intervals shorter" in first
 
 
 def test_better_methods_come_with_their_intervals():
@@ -159,6 +161,24 @@ def test_too_few_seeds_tell_nothing(seeds):
     assert "enough" not in text
     assert "Start" not in text
     assert "try initial_loss, prior_loss or real_time_loss." in text
+
+
+def test_what_a_better_method_costs():
+    changes = changes_of(equal=(-30, 0), pcgrad=(2, -4))
+    third = say(changes)[2]
+    sample = (changes["pcgrad"] - changes["equal"])[:, 1]
+    low, high = scipy.stats.ttest_1samp(sample, 0).confidence_interval(0.95)
+    cost = f"right {sample.mean():+.1f} ({low:+.1f} to {high:+.1f})"
+    assert third == f"Start with pcgrad. It costs, in %: {cost}."
+
+
+def test_a_loss_of_one_per_cent_is_told_and_no_reason_to_change():
+    changes = {name: found - 1 for name, found in changes_of(equal=(0, 0), mgda=(0, 0)).items()}
+    changes = {name: 0.1 * (found + 1) - 1 for name, found in changes.items()}
+    first, second, third = say(changes, Seen(0.4, 2))
+    assert "fixed weights are enough" in first
+    assert "left -" in second
+    assert "stay with equal" in third
 
 
 def test_what_to_try_next():

@@ -255,7 +255,6 @@ def test_tasks_are_named_in_leaf_order(problem):
     assert set(problem.metrics(params, batch)) == set(problem.tasks)
     assert set(problem.maximize) == set(problem.metric_names) == set(problem.tasks)
     assert set(params) == {"trunk", "heads"}
-    assert problem.initial_values is None
     assert problem.prior_values is None
 
 

@@ -64,7 +64,6 @@ def test_constants_against_the_data(made_up):
     for task in made_up.tasks:
         p = np.bincount(made_up.train[task]) / 20000
         np.testing.assert_allclose(made_up.prior_values[task], -np.sum(p * np.log(p)))
-    assert made_up.initial_values == dict.fromkeys(("left", "right"), np.log(10))
 
 
 def test_the_real_images():

@@ -53,7 +53,6 @@ def test_constants_against_the_data(problem):
     q = labels.mean(axis=0)
     entropies = -q * np.log(q) - (1 - q) * np.log(1 - q)
     np.testing.assert_allclose(list(problem.prior_values.values()), entropies, rtol=1e-6)
-    np.testing.assert_allclose(list(problem.initial_values.values()), np.log(2))
     assert problem.standardisation is None
 
 
