@@ -4,7 +4,7 @@ losses -> per-task gradients -> (Gramian, losses) -> task weights -> combined gr
 
 Gradients of several losses
     ``value_and_task_grads``, ``value_and_balanced_grad``, ``value_and_features_grad``,
-    ``shared_leaves``, ``masked_mean``, ``use_safe_cpu_compiler``
+    ``per_example``, ``shared_leaves``, ``masked_mean``, ``use_safe_cpu_compiler``
 Methods whose weights come from the losses, or from nothing
     ``equal``, ``static``, ``initial_loss``, ``prior_loss``, ``real_time_loss``, ``uncertainty``
     (``uncertainty_loss``), ``imtl_l``, ``gls``, ``dwa``, ``rlw``, ``famo`` (``famo_after_step``),
@@ -36,6 +36,7 @@ from typing import Any
 from jaxmtl import diagnostics, methods, pareto, solvers, theory
 from jaxmtl._scalars import scalars
 from jaxmtl.backward._features import value_and_features_grad
+from jaxmtl.backward._per_example import per_example
 from jaxmtl.backward._routes import value_and_balanced_grad
 from jaxmtl.backward._shared_leaves import shared_leaves
 from jaxmtl.backward._task_grads import value_and_task_grads
@@ -166,6 +167,7 @@ __all__ = [
     "pareto",
     "pbi",
     "pcgrad",
+    "per_example",
     "per_task",
     "prior_loss",
     "prioritise",

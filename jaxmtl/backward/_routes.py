@@ -11,12 +11,12 @@ from jax import lax
 from jaxmtl._checks import check_argnums, check_callable, check_choice, check_flag, static_count
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.backward._cpu_layouts import laid_out
+from jaxmtl.backward._instances import gramian_by_examples, stack_gradients
 from jaxmtl.backward._linearise import (
     Linearised,
     chosen,
     in_chunks,
     linearise,
-    pull_back_each,
     pull_back_weights,
 )
 from jaxmtl.backward._losses import like_losses
@@ -123,14 +123,25 @@ def value_and_balanced_grad(
 
         def take(balancer: Balancer, *, asks: bool) -> tuple[Any, PyTree, BalancerState]:
             """Take one step, from the forward pass on."""
-            lean = asks and reads_gramian and memory == "lean"
+            measures = asks and reads_gramian
+            lean = measures and memory == "lean"
             at = linearise(fun, argnums, has_aux, args, kwargs, forward=lean)
             options = {"losses": at.losses, "active": active, **extra}
-            if needs_stack or (asks and reads_gramian and not lean):
-                grads = pull_back_each(at, chunk_size)
+            found = None
+            if measures and not needs_stack:
+                are_measured = select_leaves(roles.measured, params)
+                found = gramian_by_examples(at, are_measured, dtype, lean=lean)
+            if needs_stack or (measures and not lean and found is None):
+                grads = stack_gradients(at, chunk_size)
                 return at.value, *balancer.update(grads, state, params, **options)
             given = read_inputs(weighting, at.num_tasks, dtype, **options)
-            if lean:
+            if found is not None:
+                gram, finite = found
+                there = given.active[:, None] & given.active[None, :]
+                given = given._replace(
+                    gramian=jnp.where(there, gram, 0), finite_gradients=finite | ~given.active
+                )
+            elif lean:
                 given = _with_lean_gramian(at, select_leaves(roles.measured, params), given)
             are_weighted = select_leaves(roles.weighted, params)
 

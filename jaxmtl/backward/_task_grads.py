@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxmtl._checks import check_argnums, check_callable, check_flag, static_count
-from jaxmtl.backward._linearise import linearise, pull_back_each
+from jaxmtl.backward._instances import stack_gradients
+from jaxmtl.backward._linearise import linearise
 
 
 def value_and_task_grads(
@@ -66,6 +67,6 @@ def value_and_task_grads(
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         at = linearise(fun, argnums, has_aux, args, kwargs)
-        return at.value, pull_back_each(at, chunk_size)
+        return at.value, stack_gradients(at, chunk_size)
 
     return evaluate

@@ -1,0 +1,225 @@
+"""One loss an example: all their gradients, or the inner products of these, by one backward pass.
+
+One backward pass seeded with ones carries the cotangents of all examples side by side, until an
+operation adds up the examples to the gradient of a parameter. There, and only there, the examples
+are taken apart.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmtl._typing import Array, PyTree
+from jaxmtl.backward._example_axis import Cotangents, axis_after
+from jaxmtl.backward._outer_products import Outer, Stack, Terms, Whole, transposed, written_out
+from jaxmtl.backward._programs import (
+    is_program,
+    is_variable,
+    opened,
+    read_program,
+    run_program,
+)
+from jaxmtl.backward._taken_apart import taken_apart
+
+MOST_TURNS = 64  # of a loop that is written out
+
+
+class Mixed(Exception):
+    """The way back from one example's loss passes through another example."""
+
+
+def per_example_terms(
+    pull_back: Callable[[PyTree], PyTree], losses: PyTree, *, most: int
+) -> list[Any]:
+    """Each parameter's gradients, example by example.
+
+    Args:
+      pull_back: from cotangents, like ``losses``, to a gradient; linear.
+      losses: a tree with one leaf, of shape (N,).
+      most: numbers that may be written out for each example on the way to a parameter, as for a
+        kernel that is a product of two.
+
+    Returns:
+      For each leaf of the gradient the ``Terms`` that add up to it, or a ``Cotangents`` where each
+      example has entries of its own, or an array of zeros that no example reaches.
+
+    Raises:
+      Mixed: where the examples do not stay apart.
+    """
+    program, constants, _ = read_program(pull_back, losses)
+    [seed] = jax.tree.leaves(losses)
+    return _run(program, constants, [Cotangents(jnp.ones_like(seed), 0)], most)
+
+
+def rows_of(found: Any, aval: Any, examples: int) -> Array:
+    """What a variable holds, written out for each example: (N, *shape)."""
+    if isinstance(found, Cotangents):
+        return _apart(found, examples)
+    if isinstance(found, tuple):
+        return written_out(found, aval.dtype)
+    return jnp.broadcast_to(found, (examples, *jnp.shape(found)))
+
+
+def _apart(at: Cotangents, examples: int) -> Array:
+    """Each example's cotangents in a copy of its own, which is zero elsewhere."""
+    own = jnp.arange(examples)[:, None] == jnp.repeat(jnp.arange(examples), at.inner)[None]
+    shape = [1] * at.array.ndim
+    shape[at.axis] = -1
+    own = own.reshape(examples, *shape)
+    return jnp.where(own, at.array[None], jnp.zeros((), at.array.dtype))
+
+
+def _run(program: Any, constants: Any, arguments: list[Any], most: int) -> list[Any]:
+    """Run the program of a backward pass on cotangents, terms and arrays."""
+    values = dict(zip(program.constvars, constants, strict=True))
+    values |= zip(program.invars, arguments, strict=True)
+    for eqn in program.eqns:
+        inputs = [values[x] if is_variable(x) else jnp.asarray(x.val) for x in eqn.invars]
+        values |= zip(eqn.outvars, _results(program, eqn, inputs, most), strict=True)
+    return [values[x] if is_variable(x) else jnp.asarray(x.val) for x in program.outvars]
+
+
+def _results(program: Any, eqn: Any, inputs: list[Any], most: int) -> list[Any]:
+    kinds = {type(x) for x in inputs if isinstance(x, tuple)}
+    if not kinds:
+        return _bind(program, eqn, inputs)
+    if (inner := _inner_program(eqn)) is not None:
+        return _run(opened(inner), getattr(inner, "consts", ()), inputs, most)
+    if eqn.primitive.name == "scan":
+        return _scanned(eqn, inputs, most)
+    if kinds == {Cotangents}:
+        return _of_cotangents(program, eqn, inputs)
+    if Cotangents in kinds:
+        raise Mixed(f"{eqn.primitive.name} adds examples apart to examples together")
+    return _of_terms(program, eqn, inputs, most)
+
+
+def _bind(program: Any, eqn: Any, inputs: list[Any]) -> list[Array]:
+    """Run one operation."""
+    pairs = {v: x for v, x in zip(eqn.invars, inputs, strict=True) if is_variable(v)}
+    part = program.replace(constvars=(), invars=list(pairs), outvars=eqn.outvars, eqns=[eqn])
+    return run_program(part, (), list(pairs.values()))
+
+
+def _inner_program(eqn: Any) -> Any:
+    """The program of a call, which is run operation by operation."""
+    if eqn.primitive.name not in ("jit", "closed_call", "call", "remat2", "checkpoint"):
+        return None
+    return next((x for x in eqn.params.values() if is_program(opened(x))), None)
+
+
+def _scanned(eqn: Any, inputs: list[Any], most: int) -> list[Any]:
+    """Write a loop out, turn by turn."""
+    params = eqn.params
+    if params["length"] > MOST_TURNS:
+        raise Mixed(f"a loop of {params['length']} turns, more than {MOST_TURNS}, is left as it is")
+    body = params["jaxpr"]
+    # Which are sliced, and which carried, their shapes tell in every version of JAX.
+    pairs = zip(eqn.invars, opened(body).invars, strict=True)
+    sliced_ones = sum(outer.aval.ndim != inner.aval.ndim for outer, inner in pairs)
+    pairs = zip(eqn.outvars, opened(body).outvars, strict=True)
+    carried = sum(outer.aval.ndim == inner.aval.ndim for outer, inner in pairs)
+    fixed = len(inputs) - sliced_ones - carried
+    carry, made = inputs[fixed : fixed + carried], []
+    turns = range(params["length"])
+    for turn in reversed(turns) if params["reverse"] else turns:
+        sliced = [_turn(x, turn) for x in inputs[fixed + carried :]]
+        found = _run(
+            opened(body), getattr(body, "consts", ()), [*inputs[:fixed], *carry, *sliced], most
+        )
+        carry = found[:carried]
+        made.append(found[carried:])
+    if params["reverse"]:
+        made.reverse()
+    return [*carry, *(_stacked(list(outs)) for outs in zip(*made, strict=True))]
+
+
+def _turn(x: Any, turn: int) -> Any:
+    """What a loop reads in one turn."""
+    if isinstance(x, Cotangents):
+        if x.axis == 0:
+            raise Mixed("a loop runs over the examples")
+        return x._replace(array=x.array[turn], axis=x.axis - 1)
+    if isinstance(x, tuple):
+        raise Mixed("a loop runs over gradients of parameters")
+    return x[turn]
+
+
+def _stacked(made: list[Any]) -> Any:
+    """What a loop made in all its turns."""
+    if not any(isinstance(x, tuple) for x in made):
+        return jnp.stack(made)
+    if len({(x.axis, x.inner) if isinstance(x, Cotangents) else None for x in made}) > 1:
+        raise Mixed("the turns of a loop differ in where the examples are")
+    if isinstance(made[0], Cotangents):
+        return made[0]._replace(array=jnp.stack([x.array for x in made]), axis=made[0].axis + 1)
+    if not all(isinstance(x, tuple) for x in made):
+        raise Mixed("some turns of a loop reach a parameter, and others do not")
+    return (Stack(tuple(made)),)
+
+
+def _of_cotangents(program: Any, eqn: Any, inputs: list[Any]) -> list[Any]:
+    """An operation on cotangents side by side."""
+    if eqn.primitive.name == "optimization_barrier":
+        return inputs
+    carrying = [(n, x) for n, x in enumerate(inputs) if isinstance(x, Cotangents)]
+    found = {axis_after(eqn, n, x) for n, x in carrying}
+    arrays = [x.array if isinstance(x, Cotangents) else x for x in inputs]
+    if len(found) == 1 and (place := found.pop()) is not None:
+        return [Cotangents(result, *place) for result in _bind(program, eqn, arrays)]
+    if len(carrying) == 1:
+        number, at = carrying[0]
+        apart = taken_apart(eqn, number, at, arrays, functools.partial(_bind, program, eqn))
+        if apart is not None:
+            return [(apart,)]
+    raise Mixed(f"{eqn.primitive.name} passes from one example to another")
+
+
+def _of_terms(program: Any, eqn: Any, inputs: list[Any], most: int) -> list[Any]:
+    """A linear operation on gradients that are told apart by example."""
+    name, first = eqn.primitive.name, inputs[0]
+    terms = [x for x in inputs if isinstance(x, tuple)]
+    if name in ("add_any", "add"):  # what else is added is zero
+        return [tuple(term for x in terms for term in x)]
+    if name in ("convert_element_type", "copy"):
+        return [first]
+    if name in ("transpose", "reshape", "squeeze", "neg") and not _has(first, Stack):
+        function = functools.partial(_bind_one, program, eqn)
+        return [tuple(_kept(eqn, term, function) for term in first)]
+    if any(var.aval.size > most for var in (*eqn.invars, *eqn.outvars)):
+        raise Mixed(f"{name} would have to be done for each example")
+    examples = max(_examples(x) for x in terms)
+    rows = [
+        rows_of(x, var.aval, examples) if isinstance(x, tuple) else x
+        for x, var in zip(inputs, eqn.invars, strict=True)
+    ]
+    axes = [0 if isinstance(x, tuple) else None for x in inputs]
+    results = jax.vmap(lambda *xs: _bind(program, eqn, list(xs)), in_axes=axes)(*rows)
+    return [(Whole(result),) for result in results]
+
+
+def _bind_one(program: Any, eqn: Any, row: Array) -> Array:
+    return _bind(program, eqn, [row])[0]
+
+
+def _kept(eqn: Any, term: Any, function: Callable[[Array], Array]) -> Outer | Whole:
+    """A term after an operation that keeps all inner products."""
+    if isinstance(term, Whole):
+        return Whole(jax.vmap(function)(term.rows))
+    if eqn.primitive.name == "transpose":
+        return transposed(term, eqn.params["permutation"])
+    return term._replace(then=(*term.then, function))
+
+
+def _has(terms: Terms, kind: type) -> bool:
+    return any(isinstance(term, kind) for term in terms)
+
+
+def _examples(terms: Terms) -> int:
+    term = terms[0]
+    if isinstance(term, Stack):
+        return _examples(term.parts[0])
+    return len(term.left if isinstance(term, Outer) else term.rows)
