@@ -14,10 +14,14 @@ from jaxmtl.backward._cpu_layouts import laid_out
 from jaxmtl.backward._example_axis import Cotangents
 from jaxmtl.backward._examples_apart import Mixed, per_example_terms, rows_of
 from jaxmtl.backward._linearise import Linearised, pull_back_each
-from jaxmtl.backward._outer_products import inner_products
+from jaxmtl.backward._outer_products import inner_products, is_cheaper_written_out
 from jaxmtl.backward._programs import is_staged, read_program, rewritten_or_plain, run_program
 
 LOGGER = logging.getLogger("jaxmtl")
+
+
+class WrittenOut(Exception):
+    """To write all gradients out is cheaper than to do without."""
 
 
 def gramian_by_examples(
@@ -26,12 +30,14 @@ def gramian_by_examples(
     """The Gramian of the measured leaves, and whose gradient is finite: (N, N) and (N,).
 
     None where the losses are no array of one loss an example, or cannot be told apart; the logger
-    "jaxmtl" says why. ``lean``: only where no gradient of an example passes through anything else
-    than parameters.
+    "jaxmtl" says why; and where to write all gradients out takes fewer operations. With ``lean``
+    they are not written out, nor where one passes through anything else than parameters.
     """
 
     def measure() -> tuple[Array, Array]:
         found = per_example_terms(at.pull_back, at.losses, most=0 if lean else _largest(at))
+        if not lean and is_cheaper_written_out(found):
+            raise WrittenOut
         zeros = jnp.zeros((at.num_tasks, at.num_tasks), dtype)
         products = [_inner_products(terms, zeros) for terms in found]
         finite = [jnp.isfinite(jnp.diagonal(product)) for product in products]
@@ -77,6 +83,8 @@ def _attempt(at: Linearised, compute: Callable[[], Any]) -> Any:
     def apart() -> Any:
         try:
             program, constants, shapes = read_program(compute)
+        except WrittenOut:
+            return None
         except Mixed as reason:
             LOGGER.info(
                 "%s losses in one array are balanced by a gradient each, since they are not known"

@@ -8,7 +8,7 @@ examples' gradients need the inner products of those alone, (x_i . x_j) (d_i . d
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,9 @@ from jax import lax
 from jaxmtl._checks import wide_dtype
 from jaxmtl._typing import Array
 from jaxmtl.balancing._gram import gramian
+
+# How much more memory than the cotangents all gradients written out may take.
+_MOST_ROWS = 4
 
 
 class Outer(NamedTuple):
@@ -29,6 +32,7 @@ class Outer(NamedTuple):
       shapes: what groups and the two sizes are the products of.
       order: how the axes of ``shapes``, one after the other, are transposed.
       then: functions to apply to each example's gradient that keep all inner products.
+      write: makes the gradients, before ``then``, in a faster way than from the factors.
     """
 
     left: Array
@@ -36,6 +40,7 @@ class Outer(NamedTuple):
     shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     order: tuple[int, ...]
     then: tuple[Callable[[Array], Array], ...] = ()
+    write: Callable[[], Array] | None = None
 
 
 class Whole(NamedTuple):
@@ -71,9 +76,39 @@ def inner_products(terms: Terms, dtype: Any) -> Array:
     return gramian([written_out(terms, dtype)])
 
 
+def is_cheaper_written_out(found: Sequence[Any]) -> bool:
+    """Whether a step from all gradients written out takes fewer operations than one without.
+
+    Without, there is one more backward pass, for the update. Where an example has many positions,
+    its gradients are small beside what is between the layers, and to write them out is no more than
+    to add them up.
+    """
+    without, written, rows, cotangents = 0, 0, 0, 0
+    for term in (term for terms in found if type(terms) is tuple for term in _outers(terms)):
+        examples, groups, positions, left = term.left.shape
+        size, right = left * term.right.shape[3], term.right.shape[3]
+        pass_ = 2 * examples * groups * positions * size
+        products = 2 * examples**2 * groups * size
+        factors = 2 * examples**2 * groups * positions**2 * (left + right)
+        without += 2 * pass_ + min(factors, pass_ + products)
+        written += pass_ + products + 2 * examples * groups * size
+        rows += examples * groups * size
+        cotangents += examples * groups * positions * right
+    return written < without and rows <= _MOST_ROWS * cotangents
+
+
+def _outers(terms: Terms) -> Iterator[Outer]:
+    for term in terms:
+        if isinstance(term, Outer):
+            yield term
+        elif isinstance(term, Stack):
+            for part in term.parts:
+                yield from _outers(part)
+
+
 def transposed(term: Outer, order: tuple[int, ...]) -> Outer:
     """The same gradients with their axes in another order."""
-    if term.then:
+    if term.then or term.write is not None:
         return term._replace(then=(*term.then, lambda row: jnp.transpose(row, order)))
     term = term._replace(order=tuple(term.order[axis] for axis in order))
     groups, lefts, rights = map(len, term.shapes)
@@ -91,7 +126,7 @@ def _merged(terms: Terms) -> Terms:
     alike: dict[Any, list[Outer]] = {}
     others: list[Outer | Whole | Stack] = []
     for term in terms:
-        if isinstance(term, Outer) and not term.then:
+        if isinstance(term, Outer) and not term.then and term.write is None:
             alike.setdefault((term.shapes, term.order), []).append(term)
         else:
             others.append(term)
@@ -110,9 +145,12 @@ def _rows(term: Outer | Whole | Stack) -> Array:
         return term.rows
     if isinstance(term, Stack):
         return jnp.stack([sum(map(_rows, _merged(part))) for part in term.parts], axis=1)
-    product = _einsum("ngpa,ngpb->ngab", term.left, term.right)
-    rows = product.reshape(len(product), *(size for shape in term.shapes for size in shape))
-    rows = jnp.transpose(rows, (0, *(1 + axis for axis in term.order)))
+    if term.write is not None:
+        rows = term.write()
+    else:
+        product = _einsum("ngpa,ngpb->ngab", term.left, term.right)
+        rows = product.reshape(len(product), *(size for shape in term.shapes for size in shape))
+        rows = jnp.transpose(rows, (0, *(1 + axis for axis in term.order)))
     for function in term.then:
         rows = jax.vmap(function)(rows)
     return rows

@@ -20,11 +20,12 @@ def per_example(
     cannot mix examples by mistake.
 
     Under ``jit``, ``value_and_balanced_grad`` makes the Gramian of such losses from one backward
-    pass, layer by layer, for methods that read no more of the gradients: for a dense layer of inputs
-    x and cotangents d, <g_i, g_j> = (x_i . x_j) (d_i . d_j). One more backward pass makes the update.
-    ``value_and_task_grads`` writes the gradients out from the same pass. Where examples do not stay
-    apart, as in batch normalisation in training, each loss has a backward pass of its own as usual,
-    and ``logging.getLogger("jaxmtl")`` says why at level INFO.
+    pass, layer by layer, for methods that read no more of the gradients: for a dense layer of
+    inputs x and cotangents d, <g_i, g_j> = (x_i . x_j) (d_i . d_j). One more backward pass makes
+    the update. Where it takes fewer operations, as for convolutions of many positions, the
+    gradients are written out from that one pass, and so they are by ``value_and_task_grads``. Where
+    examples do not stay apart, as in batch normalisation in training, each loss has a backward pass
+    of its own as usual, and ``logging.getLogger("jaxmtl")`` says why at level INFO.
 
     Args:
       loss_of_one: ``(params, example) -> loss``, a scalar, or with ``has_aux`` a pair of that and

@@ -92,12 +92,16 @@ def _convolution(
     numbers = params["dimension_numbers"]
     if number != 1 or at.axis != numbers.rhs_spec[1] or at.inner != 1:
         return None
+    axis = numbers.lhs_spec[1]
+    if images.shape[axis] != cotangents.shape[at.axis]:
+        return None
+    taken = _split(images, axis, 1), _split(cotangents, at.axis, 1)
+
+    def write() -> Array:
+        return jax.vmap(lambda *x: run(list(x))[0], in_axes=(axis, at.axis))(*taken)
+
     if params["feature_group_count"] != 1 or params["batch_group_count"] != 1:
-        axis = numbers.lhs_spec[1]
-        if images.shape[axis] != cotangents.shape[at.axis]:
-            return None
-        taken = _split(images, axis, 1), _split(cotangents, at.axis, 1)
-        return Whole(jax.vmap(lambda *x: run(list(x))[0], in_axes=(axis, at.axis))(*taken))
+        return Whole(write())
     # The roles of examples and channels are exchanged in this convolution, and so are those of its
     # strides and dilations.
     channels, examples, *spatial = numbers.lhs_spec
@@ -133,7 +137,7 @@ def _convolution(
     # Channels, kernel and outputs one after the other, and where the result has each of them.
     places = (0, 1 + len(kernel), *range(1, 1 + len(kernel)))
     order = tuple(places[numbers.out_spec.index(axis)] for axis in range(len(places)))
-    return Outer(left, right, shapes, order)
+    return Outer(left, right, shapes, order, write=write)
 
 
 def _split(x: Array, axis: int, inner: int) -> Array:

@@ -53,14 +53,14 @@ def multi_fashion(folder: str | Path = "/usr/share/datasets/fashion-mnist") -> P
       learning algorithms <https://arxiv.org/abs/1708.07747>`_, 2017; Lin, Zhen, Li, Zhang & Kwong,
       `Pareto multi-task learning <https://arxiv.org/abs/1912.12854>`_, 2019
     """
-    images, labels = _read(Path(folder), "train")
+    images, labels = read_images(Path(folder), "train")
     order = np.random.default_rng(0).permutation(len(images))
     first = len(order) * 5 // 6  # the originals of the training split; the others validate
     splits = {
         "train": _pairs("train", images, labels, order[:first]),
         "validation": _pairs("validation", images, labels, order[first:]),
     }
-    images, labels = _read(Path(folder), "t10k")
+    images, labels = read_images(Path(folder), "t10k")
     splits["test"] = _pairs("test", images, labels, np.arange(len(images)))
     train, pixels = splits["train"], splits["train"]["image"].shape[1]
     return Problem(
@@ -113,7 +113,7 @@ def _pairs(
     }
 
 
-def _read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+def read_images(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Read images (N, 28, 28) and labels (N,) of one part from their IDX files."""
     try:
         with gzip.open(folder / f"{part}-images-idx3-ubyte.gz") as file:

@@ -10,8 +10,11 @@ import pytest
 from jax import lax
 
 import jaxmtl
+from jaxmtl.backward import _instances
+from jaxmtl.backward._examples_apart import per_example_terms
 from jaxmtl.backward._instances import gramian_by_examples, stack_gradients
 from jaxmtl.backward._linearise import linearise
+from jaxmtl.backward._outer_products import is_cheaper_written_out
 from tests.references import relative_error
 
 N, S, D, VOCABULARY = 5, 4, 6, 7
@@ -23,7 +26,13 @@ BATCH = {
     "mask": np.maximum(SEED.uniform(size=(N, S)) < 0.7, np.arange(S) == 0).astype(np.float64),
 }
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = pytest.mark.usefixtures("quick_compiler", "without_stack")
+
+
+@pytest.fixture
+def without_stack(monkeypatch):
+    """Small networks of many positions would have their gradients written out."""
+    monkeypatch.setattr(_instances, "is_cheaper_written_out", lambda found: False)
 
 
 def dense(p, h, batch):
@@ -273,6 +282,31 @@ def test_several_outputs_are_no_examples():
         return jnp.mean((jnp.tanh(batch["x"] @ params["w"]) @ params["v"]) ** 2, axis=0)
 
     check(losses, params, {"x": rng.normal(size=(9, 3))}, apart=False)
+
+
+def dense_losses(params, x):
+    return jnp.sum(jnp.tanh(x @ params["w"]) @ params["v"], axis=1) ** 2
+
+
+def test_a_gramian_by_layers_holds_no_gradient_of_an_example():
+    """The stack of these would take 16 times the parameters; one backward pass takes them once."""
+    params = {"w": jnp.ones((200, 100)), "v": jnp.ones((100, 3))}
+    x = jnp.ones((16, 200))
+    step = jax.jit(jaxmtl.value_and_balanced_grad(dense_losses, jaxmtl.normalize(num_tasks=16)))
+    state = jaxmtl.normalize(num_tasks=16).init(params)
+    memory = step.lower(state, params, x).compile().memory_analysis().temp_size_in_bytes
+    assert memory < 4 * 20300  # one of 16 gradients
+
+
+@pytest.mark.parametrize(("positions", "cheaper"), [(1, False), (64, True)])
+def test_gradients_are_written_out_where_that_takes_fewer_operations(positions, cheaper):
+    def losses(params):
+        x = jnp.ones((8, positions, 16))
+        return jnp.sum(jnp.tanh(x @ params["w"]), axis=(1, 2))
+
+    value, pull = jax.vjp(losses, {"w": jnp.ones((16, 16))})
+    terms = per_example_terms(lambda c: pull(c)[0], value, most=256)
+    assert is_cheaper_written_out(terms) == cheaper
 
 
 def linear(params, x, y):
