@@ -42,6 +42,17 @@ def test_the_first_example_runs_as_pasted_and_trains(capsys):
         assert relative_error(grad, expected) < 1e-5
 
 
+def test_one_loss_an_example_pays_for_no_other():
+    (block,) = [block for block in BLOCKS if "jaxmtl.per_example(" in block]
+    rng = np.random.default_rng(0)
+    x, y = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((4, 6), (4,)))
+    names = {"jax": jax, "jaxmtl": jaxmtl, "params": jnp.zeros(6), "x": x, "y": y}
+    exec(block, names)
+    rows = -2 * np.asarray(y, np.float64)[:, None] * np.asarray(x)
+    assert np.any(rows @ rows.T < 0)
+    assert np.all(rows @ np.asarray(names["grad"]) > -1e-5)
+
+
 @pytest.mark.slow
 def test_the_comparison_of_one_s_own(tmp_path, monkeypatch, capsys):
     (block,) = [block for block in BLOCKS if "jaxmtl.compare(" in block]

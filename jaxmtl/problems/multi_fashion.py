@@ -18,12 +18,13 @@ from jaxmtl.problems._dense import apply_dense, init_dense
 from jaxmtl.problems._problem import Batch, Problem
 from jaxmtl.problems.digits import overlay
 
+FOLDER = "/usr/share/datasets/fashion-mnist"  # of Debian's package
 _SHIFT, _CLASSES = 8, 10
 _TASKS = ("left", "right")
 _PAIRS = {"train": 20000, "validation": 4000, "test": 4000}
 
 
-def multi_fashion(folder: str | Path = "/usr/share/datasets/fashion-mnist") -> Problem:
+def multi_fashion(folder: str | Path = FOLDER) -> Problem:
     """Build Multi-Fashion: two Fashion-MNIST images on one canvas, two tasks.
 
     The canvas of 36 x 36 pixels is averaged over blocks of 2 x 2, so that a dense network on 324
@@ -53,14 +54,14 @@ def multi_fashion(folder: str | Path = "/usr/share/datasets/fashion-mnist") -> P
       learning algorithms <https://arxiv.org/abs/1708.07747>`_, 2017; Lin, Zhen, Li, Zhang & Kwong,
       `Pareto multi-task learning <https://arxiv.org/abs/1912.12854>`_, 2019
     """
-    images, labels = read_images(Path(folder), "train")
+    images, labels = read_images("train", folder)
     order = np.random.default_rng(0).permutation(len(images))
     first = len(order) * 5 // 6  # the originals of the training split; the others validate
     splits = {
         "train": _pairs("train", images, labels, order[:first]),
         "validation": _pairs("validation", images, labels, order[first:]),
     }
-    images, labels = read_images(Path(folder), "t10k")
+    images, labels = read_images("t10k", folder)
     splits["test"] = _pairs("test", images, labels, np.arange(len(images)))
     train, pixels = splits["train"], splits["train"]["image"].shape[1]
     return Problem(
@@ -113,13 +114,13 @@ def _pairs(
     }
 
 
-def read_images(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+def read_images(part: str, folder: str | Path = FOLDER) -> tuple[np.ndarray, np.ndarray]:
     """Read images (N, 28, 28) and labels (N,) of one part from their IDX files."""
     try:
-        with gzip.open(folder / f"{part}-images-idx3-ubyte.gz") as file:
+        with gzip.open(Path(folder) / f"{part}-images-idx3-ubyte.gz") as file:
             _, number, rows, columns = np.frombuffer(file.read(16), ">i4")
             images = np.frombuffer(file.read(), np.uint8).reshape(number, rows, columns)
-        with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz") as file:
+        with gzip.open(Path(folder) / f"{part}-labels-idx1-ubyte.gz") as file:
             return images, np.frombuffer(file.read(), np.uint8, offset=8)
     except FileNotFoundError as error:
         raise FileNotFoundError(
