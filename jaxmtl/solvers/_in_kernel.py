@@ -37,12 +37,19 @@ def filled(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(1 << (size - 1).bit_length() for size in shape)
 
 
+def narrow(dtype: Any) -> Any:
+    """The type of 32 bits for one of 64: in x64 mode the indices and some scalars are of these."""
+    return jnp.dtype({"int64": "int32", "float64": "float32"}.get(str(dtype), dtype))
+
+
 def run_in_kernel(program: Any, arguments: Sequence[Any]) -> list[Any]:
     """Run a program on arrays of filled shapes; its results have such shapes too."""
     values: dict[Any, Any] = {}
 
     def read(atom: Any) -> Any:
-        return values[atom] if is_variable(atom) else jnp.asarray(atom.val, atom.aval.dtype)
+        if is_variable(atom):
+            return values[atom]
+        return narrow(atom.aval.dtype).type(atom.val)  # an array would be one in memory
 
     inner = opened(program)
     values.update(zip(inner.invars, arguments, strict=True))
@@ -84,7 +91,7 @@ def _pick(mask: Any, array: Any, axis: int) -> Any:
     """The entries of a mask, at most one along an axis, which stays, of size one."""
     is_bool = array.dtype == bool
     numbers = array.astype(jnp.int32) if is_bool else array
-    found = jnp.sum(jnp.where(mask, numbers, jnp.zeros((), numbers.dtype)), axis, keepdims=True)
+    found = jnp.sum(jnp.where(mask, numbers, numbers.dtype.type(0)), axis, keepdims=True)
     return found != 0 if is_bool else found.astype(array.dtype)
 
 
@@ -92,17 +99,23 @@ def _only(array: Any, shape: Sequence[int], axis: int, instead: Any) -> Any:
     """The array with something else in what fills an axis up."""
     if array.shape[axis] == shape[axis]:
         return array
-    return jnp.where(_index(array, axis) < shape[axis], array, jnp.asarray(instead, array.dtype))
+    return jnp.where(_index(array, axis) < shape[axis], array, array.dtype.type(instead))
 
 
 def _elementwise(eqn: Any, *values: Any) -> Any:
     shape = filled(_shape(eqn.outvars[0]))
     is_choice = eqn.primitive.name == "select_n"
     full = [
-        value if jnp.shape(value) == shape or (is_choice and i == 0) else jnp.full(shape, value)
+        value
+        if jnp.shape(value) == shape or (is_choice and i == 0)
+        else lax.broadcast_in_dim(value, shape, range(jnp.ndim(value)))
         for i, value in enumerate(values)
     ]
-    return eqn.primitive.bind(*full, **eqn.params)
+    result = eqn.primitive.bind(*full, **eqn.params)
+    if eqn.primitive.name not in ("max", "min") or result.dtype == jnp.int32:
+        return result
+    # Of a NaN and a number Triton takes the number, and an error would be lost.
+    return jnp.where((full[0] == full[0]) & (full[1] == full[1]), result, full[0] + full[1])
 
 
 def _hold(eqn: Any, *values: Any) -> Any:
@@ -113,7 +126,7 @@ def _hold(eqn: Any, *values: Any) -> Any:
 def _diagonal(eqn: Any, matrix: Any) -> Any:
     if matrix.shape[0] != matrix.shape[1]:
         raise NotInKernel("the diagonal of a matrix that is not square")
-    return _pick(_index(matrix, 0) == _index(matrix, 1), matrix, 1)[:, 0]
+    return lax.squeeze(_pick(_index(matrix, 0) == _index(matrix, 1), matrix, 1), [1])
 
 
 def _reduce(reduction: Any, identity: Any) -> Rule:
@@ -121,7 +134,7 @@ def _reduce(reduction: Any, identity: Any) -> Rule:
         shape, axes = _shape(eqn.invars[0]), eqn.params["axes"]
         for axis in axes:
             array = _only(array, shape, axis, identity(array.dtype))
-        return reduction(array, axis=axes).astype(eqn.outvars[0].aval.dtype)
+        return reduction(array, axis=axes).astype(narrow(eqn.outvars[0].aval.dtype))
 
     return rule
 
@@ -132,6 +145,20 @@ def _least(dtype: Any) -> Any:
 
 def _most(dtype: Any) -> Any:
     return jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max
+
+
+def _max(array: Any, axis: Any) -> Any:
+    return _with_nan(jnp.max(array, axis), array, axis)
+
+
+def _min(array: Any, axis: Any) -> Any:
+    return _with_nan(jnp.min(array, axis), array, axis)
+
+
+def _with_nan(found: Any, array: Any, axis: Any) -> Any:
+    if array.dtype == jnp.int32:
+        return found
+    return jnp.where(_all(array == array, axis), found, jnp.nan)
 
 
 def _any(array: Any, axis: Any) -> Any:
@@ -150,7 +177,7 @@ def _arg(sign: int) -> Rule:
         array = jnp.where(array == array, array, _least(array.dtype))
         smallest = array == jnp.min(array, axis, keepdims=True)
         index = jnp.where(smallest, _index(array, axis), array.shape[axis])
-        return jnp.min(index, axis).astype(eqn.params["index_dtype"])
+        return jnp.min(index, axis).astype(jnp.int32)
 
     return rule
 
@@ -246,11 +273,11 @@ def _transpose(eqn: Any, array: Any) -> Any:
 
 def _iota(eqn: Any, *_: Any) -> Any:
     shape, dimension = filled(eqn.params["shape"]), eqn.params["dimension"]
-    return lax.broadcasted_iota(jnp.int32, shape, dimension).astype(eqn.params["dtype"])
+    return lax.broadcasted_iota(jnp.int32, shape, dimension).astype(narrow(eqn.params["dtype"]))
 
 
 def _convert(eqn: Any, array: Any) -> Any:
-    return array.astype(eqn.params["new_dtype"])
+    return array.astype(narrow(eqn.params["new_dtype"]))
 
 
 def _round(eqn: Any, array: Any) -> Any:
@@ -299,8 +326,10 @@ def _scatter(combine: Callable[[Any, Any], Any]) -> Rule:
         if _shape(eqn.invars[1]) != (1,) or axes != numbers.scatter_dims_to_operand_dims:
             raise NotInKernel("scatter to more than one index")
         (axis,) = axes
-        update = jnp.expand_dims(jnp.asarray(update), axis)
-        return jnp.where(_index(array, axis) == index[0], combine(array, update), array)
+        update = jnp.expand_dims(update, axis)
+        return jnp.where(
+            _index(array, axis) == lax.squeeze(index, [0]), combine(array, update), array
+        )
 
     return rule
 
@@ -329,14 +358,14 @@ def _sort(eqn: Any, array: Any) -> Any:
     index = jnp.arange(array.shape[0])
     before = (other < one) | ((other == one) & (index[None, :] < index[:, None]))
     rank = jnp.sum(before.astype(jnp.int32), axis=1)
-    return _pick(rank[:, None] == index[None, :], array[:, None], 0)[0]
+    return lax.squeeze(_pick(rank[:, None] == index[None, :], array[:, None], 0), [0])
 
 
 def _reverse(eqn: Any, array: Any) -> Any:
     if array.ndim != 1:
         raise NotInKernel("reversing more than a vector")
     index, last = jnp.arange(array.shape[0]), _shape(eqn.invars[0])[0] - 1
-    return _pick(index[:, None] + index[None, :] == last, array[:, None], 0)[0]
+    return lax.squeeze(_pick(index[:, None] + index[None, :] == last, array[:, None], 0), [0])
 
 
 def _cumsum(eqn: Any, array: Any) -> Any:
@@ -400,8 +429,8 @@ def _nested(eqn: Any, *values: Any) -> Any:
 _RULES_BY_NAME: dict[str, Rule] = {"diagonal": _diagonal}
 _RULES: dict[str, Rule] = {
     "reduce_sum": _reduce(jnp.sum, lambda dtype: 0),
-    "reduce_max": _reduce(jnp.max, _least),
-    "reduce_min": _reduce(jnp.min, _most),
+    "reduce_max": _reduce(_max, _least),
+    "reduce_min": _reduce(_min, _most),
     "reduce_or": _reduce(_any, lambda dtype: False),
     "reduce_and": _reduce(_all, lambda dtype: True),
     "argmin": _arg(1),

@@ -10,9 +10,9 @@ JAX promises nothing about the interfaces behind this. Where one of them is gone
 cannot be made, XLA's loops take over, with one warning.
 """
 
-import contextlib
 import functools
 import math
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl.backward._programs import is_variable, opened, operations, run_program
-from jaxmtl.solvers._in_kernel import NotInKernel, filled, run_in_kernel
+from jaxmtl.solvers._in_kernel import NotInKernel, filled, narrow, run_in_kernel
 
 # More entries of a matrix than this would not fit the registers of a block.
 _MOST_ENTRIES = 2**14
@@ -75,44 +75,48 @@ def _primitive() -> Any:
         results = launch.bind(*moved, program=program, plain=opened(traced), axes=(*axes, mapped))
         return results, [0] * len(results)
 
-    def jvp(values: Any, tangents: Any, *, plain: Any, **_: Any) -> Any:
-        tangents = [ad.instantiate_zeros(tangent) for tangent in tangents]
-        return jax.jvp(functools.partial(_run, plain), values, tangents)
+    def jvp(values: Any, tangents: Any, *, plain: Any, **rest: Any) -> Any:
+        # The kernel for the values, and a loop for the tangents, which mostly nobody reads.
+        tangents = tuple(ad.instantiate_zeros(tangent) for tangent in tangents)
+        _, moved = jax.jvp(functools.partial(_run, plain), tuple(values), tangents)
+        return launch.bind(*values, plain=plain, **rest), moved
 
-    as_it_is = mlir.lower_fun(
-        lambda *values, plain, **_: _run(plain, *values), multiple_results=True
-    )
-    interpreted = mlir.lower_fun(functools.partial(_kernel, interpret=True), multiple_results=True)
-    in_kernel = mlir.lower_fun(functools.partial(_kernel, interpret=False), multiple_results=True)
+    as_it_is = mlir.lower_fun(lambda *v, plain, **_: _run(plain, *v), multiple_results=True)
 
     def lower(context: Any, *values: Any, **params: Any) -> Any:
-        return (interpreted if INTERPRETED else as_it_is)(context, *values, **params)
-
-    def lower_for_cuda(context: Any, *values: Any, **params: Any) -> Any:
-        try:
-            with _described_gpu():
-                return in_kernel(context, *values, **params)
-        except NotInKernel:
-            pass
-        except Exception as error:  # whatever a JAX that has moved on may raise
-            _tell_once(f"{type(error).__name__}: {error}")
+        module = context.module_context
+        # No kernel outlives the compiler that it was written for, as what is exported must.
+        exported = module.lowering_parameters.for_export
+        platforms = tuple(context.platforms or module.platforms)
+        if INTERPRETED or (platforms == ("cuda",) and not exported):
+            kernel = functools.partial(_kernel, interpret=platforms != ("cuda",))
+            in_kernel = mlir.lower_fun(kernel, multiple_results=True)
+            plain = [jax.core.ShapedArray(a.shape, a.dtype) for a in context.avals_in]
+            try:
+                with _alone(), warnings.catch_warnings():
+                    # JAX will end this way to a kernel, and what happens then is written above.
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    return in_kernel(context.replace(avals_in=plain), *values, **params)
+            except NotInKernel:
+                pass
+            except Exception as error:  # whatever a JAX that has moved on may raise
+                _tell_once(f"{type(error).__name__}: {error}")
         return as_it_is(context, *values, **params)
 
     batching.primitive_batchers[launch] = batch
     ad.primitive_jvps[launch] = jvp
     mlir.register_lowering(launch, lower)
-    mlir.register_lowering(launch, lower_for_cuda, platform="cuda")
     return launch
 
 
-def _described_gpu() -> Any:
-    """What JAX asks of the GPU, where the program is made for one that is not there.
+def _alone() -> Any:
+    """A block runs on one device; and JAX asks of which kind, though no kernel depends on it.
 
-    It is written into no kernel: XLA compiles it for the GPU that it comes to.
+    XLA compiles it for the GPU that it comes to.
     """
-    if jax.default_backend() in ("gpu", "cuda") or jax.__version_info__ < (0, 11):
-        return contextlib.nullcontext()
-    device = jax.sharding.AbstractDevice("NVIDIA H100", None, "gpu")
+    device = None
+    if jax.default_backend() not in ("gpu", "cuda") and jax.__version_info__ >= (0, 11):
+        device = jax.sharding.AbstractDevice("NVIDIA H100", None, "gpu")
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
     return jax.sharding.use_abstract_mesh(mesh)
 
@@ -141,8 +145,10 @@ def _kernel(*values: Any, program: Any, plain: Any, axes: Any, interpret: bool) 
     results = [atom.aval for atom in program.outvars]
     atoms = [*program.invars, *program.outvars]
     atoms += [atom for eqn in operations(program) for atom in (*eqn.invars, *eqn.outvars)]
-    if {str(atom.aval.dtype) for atom in atoms}.difference(_TYPES):
+    if {str(narrow(atom.aval.dtype)) for atom in atoms}.difference(_TYPES):
         raise NotInKernel("types of other sizes than 32 bits")
+    if any(atom.aval.dtype == "float64" and atom.aval.shape for atom in atoms):
+        raise NotInKernel("float64")
     largest = max(math.prod(filled(atom.aval.shape)) for atom in atoms if is_variable(atom))
     if largest > _MOST_ENTRIES:
         raise NotInKernel("too many tasks")
@@ -150,7 +156,7 @@ def _kernel(*values: Any, program: Any, plain: Any, axes: Any, interpret: bool) 
     def body(*references: Any) -> None:
         inputs, outputs = references[: len(arguments)], references[len(arguments) :]
         given = [
-            _with(reference[...], filled(aval.shape), aval.dtype)
+            _with(reference[...], filled(aval.shape), narrow(aval.dtype))
             for reference, aval in zip(inputs, arguments, strict=True)
         ]
         for reference, value in zip(outputs, run_in_kernel(program, given), strict=True):
@@ -158,7 +164,7 @@ def _kernel(*values: Any, program: Any, plain: Any, axes: Any, interpret: bool) 
 
     call = pallas.pallas_call(
         body,
-        out_shape=[jax.ShapeDtypeStruct(*_outside(aval)) for aval in results],
+        out_shape=[_like(*_outside(aval)) for aval in results],
         compiler_params=triton.CompilerParams(num_warps=1 if largest <= 256 else 4, num_stages=1),
         interpret=interpret,
         name="solver",
@@ -174,15 +180,17 @@ def _kernel(*values: Any, program: Any, plain: Any, axes: Any, interpret: bool) 
 
     for mapped in axes:
         run = jax.vmap(run, in_axes=[0 if each else None for each in mapped])
-    with warnings.catch_warnings():
-        # That JAX has this way to a kernel will end; what then happens is said above.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return run(*values)
+    return run(*values)
 
 
 def _outside(aval: Any) -> tuple[Sequence[int], Any]:
     """Shape and type of an array in memory: scalars as vectors of one, bools as numbers."""
-    return filled(aval.shape) or (1,), jnp.int32 if aval.dtype == bool else aval.dtype
+    return filled(aval.shape) or (1,), jnp.int32 if aval.dtype == bool else narrow(aval.dtype)
+
+
+def _like(shape: Sequence[int], dtype: Any) -> Any:
+    """A shape without anything on devices, of which a ``jax.ShapeDtypeStruct`` is asked."""
+    return types.SimpleNamespace(shape=tuple(shape), dtype=jnp.dtype(dtype))
 
 
 def _filled_up(value: Any, shape: Sequence[int], dtype: Any) -> Any:
