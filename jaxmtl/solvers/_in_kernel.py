@@ -6,7 +6,10 @@ an axis leaves out; an entry is found by a mask, a factorisation is a loop of ra
 registers of one block that costs little, and the whole program is one launch.
 """
 
+import functools
+import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +37,7 @@ class NotInKernel(Exception):
 
 def filled(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape with every axis filled up to a power of two."""
-    return tuple(1 << (size - 1).bit_length() for size in shape)
+    return tuple(1 << (int(size) - 1).bit_length() for size in shape)
 
 
 def narrow(dtype: Any) -> Any:
@@ -228,9 +231,37 @@ def _cholesky(eqn: Any, matrix: Any) -> Any:
     return lax.fori_loop(0, num, step, (whole, jnp.zeros_like(matrix)))[1]
 
 
+def _lu(eqn: Any, matrix: Any) -> Any:
+    """Gaussian elimination with the largest pivot of a column."""
+    shape = _shape(eqn.invars[0])
+    if shape[0] != shape[1]:
+        raise NotInKernel("factors of a matrix that is not square")
+    row, column = _index(matrix, 0), _index(matrix, 1)
+
+    def step(j: Any, carry: Any) -> Any:
+        left, order = carry
+        here = _at(left, 1, j)
+        rows = _index(here, 0)
+        size = jnp.where((rows >= j) & (rows < shape[0]), jnp.abs(here), -1)
+        pivot = jnp.min(jnp.where(size == jnp.max(size), rows, matrix.shape[0]))
+        upper, line = _at(left, 0, j), _at(left, 0, pivot)
+        left = jnp.where(row == j, line, jnp.where(row == pivot, upper, left))
+        index = _index(order, 0)
+        swapped = jnp.where(index == j, _at(order, 0, pivot), order)
+        order = jnp.where(index == pivot, _at(order, 0, j), swapped)
+        share = jnp.where(rows > j, _at(left, 1, j) / _at(line, 1, j), 0)
+        cleared = left - share * line
+        return jnp.where(rows > j, jnp.where(column == j, share, cleared), left), order
+
+    whole = jnp.where((row < shape[0]) & (column < shape[0]), matrix, 0)
+    places = jnp.arange(matrix.shape[0], dtype=jnp.int32)
+    factors, order = lax.fori_loop(0, shape[0], step, (whole, places))
+    return factors, places, order
+
+
 def _triangular_solve(eqn: Any, matrix: Any, target: Any) -> Any:
     params = eqn.params
-    if not params["left_side"] or params["unit_diagonal"]:
+    if not params["left_side"]:
         raise NotInKernel("a triangular system from the right")
     num = _shape(eqn.invars[0])[0]
     turned = params["transpose_a"]
@@ -241,7 +272,8 @@ def _triangular_solve(eqn: Any, matrix: Any, target: Any) -> Any:
         j = i if forwards else num - 1 - i
         # Column j of the matrix, or of its transpose.
         line = _at(matrix, 0, j).reshape(-1, 1) if turned else _at(matrix, 1, j)
-        entry = _at(left, 0, j) / _at(line, 0, j)
+        entry = _at(left, 0, j)
+        entry = entry if params["unit_diagonal"] else entry / _at(line, 0, j)
         later = _index(line, 0) > j if forwards else _index(line, 0) < j
         is_here = _index(found, 0) == j
         return left - jnp.where(later, line, 0) * entry, jnp.where(is_here, entry, found)
@@ -299,37 +331,84 @@ def _dynamic_slice(eqn: Any, array: Any, *starts: Any) -> Any:
     return array
 
 
+def _moved(array: Any, size: int, by: int) -> Any:
+    """A vector whose entry k is that of k - by; zero where there is none."""
+    source = jnp.arange(array.shape[0])[:, None] + by == jnp.arange(size)[None, :]
+    return lax.squeeze(_pick(source, array[:, None], 0), [0])
+
+
 def _slice(eqn: Any, array: Any) -> Any:
-    shape, params = _shape(eqn.invars[0]), eqn.params
-    for axis, (start, limit) in enumerate(
-        zip(params["start_indices"], params["limit_indices"], strict=True)
-    ):
-        if limit - start == shape[axis]:
+    shape, result = _shape(eqn.invars[0]), filled(_shape(eqn.outvars[0]))
+    if eqn.params["strides"] is not None:
+        raise NotInKernel("a slice with strides")
+    for axis, start in enumerate(eqn.params["start_indices"]):
+        size = eqn.params["limit_indices"][axis] - start
+        if size == shape[axis]:
             continue
-        if limit - start != 1:
-            raise NotInKernel("a slice of some of the entries")
-        array = _at(array, axis, start)
+        if size != 1 and array.ndim > 1:
+            raise NotInKernel("a slice of some of the rows")
+        array = _at(array, axis, start) if size == 1 else _moved(array, *result, -start)
     return array
 
 
-def _pad(eqn: Any, array: Any, _: Any) -> Any:
-    if any(any(widths) for widths in eqn.params["padding_config"]):
-        raise NotInKernel("padding")
+def _pad(eqn: Any, array: Any, padding: Any) -> Any:
+    """At the ends of axes."""
+    shape = _shape(eqn.invars[0])
+    for axis, (low, high, between) in enumerate(eqn.params["padding_config"]):
+        if low or between or high < 0:
+            raise NotInKernel("padding but at the ends")
+        whole = filled((shape[axis] + high,))[0]
+        array = _only(array, shape, axis, padding) if high else array
+        if whole > array.shape[axis]:
+            # As often as it fits, and only the first of these taken.
+            times = (*array.shape[:axis], whole // array.shape[axis], *array.shape[axis:])
+            rest = [i for i in range(len(times)) if i != axis]
+            longer = (*array.shape[:axis], whole, *array.shape[axis + 1 :])
+            array = lax.broadcast_in_dim(array, times, rest).reshape(longer)
+        array = jnp.where(_index(array, axis) < shape[axis], array, padding) if high else array
     return array
+
+
+def _gather(eqn: Any, array: Any, index: Any) -> Any:
+    """Entries of a vector, or columns of a matrix."""
+    numbers, shape = eqn.params["dimension_numbers"], _shape(eqn.invars[0])
+    axis = len(shape) - 1
+    sizes = (*shape[:-1], 1)
+    by_column = (numbers.collapsed_slice_dims, numbers.start_index_map) == ((axis,), (axis,))
+    if not by_column or axis > 1 or tuple(eqn.params["slice_sizes"]) != sizes:
+        raise NotInKernel("a gather of more than columns")
+    if len(_shape(eqn.invars[1])) != 2 or numbers.offset_dims != tuple(range(axis)):
+        raise NotInKernel("a gather of more than columns")
+    if axis == 0:
+        wanted = index == lax.broadcasted_iota(jnp.int32, (index.shape[0], array.shape[0]), 1)
+        return lax.squeeze(_pick(wanted, array[None, :], 1), [1])
+
+    def take(k: Any, found: Any) -> Any:
+        column = _at(array, 1, lax.squeeze(_at(index, 0, k), [0, 1]))
+        return jnp.where(_index(found, 1) == k, column, found)
+
+    found = jnp.zeros((array.shape[0], index.shape[0]), array.dtype)
+    return lax.fori_loop(0, _shape(eqn.invars[1])[0], take, found)
 
 
 def _scatter(combine: Callable[[Any, Any], Any]) -> Rule:
     def rule(eqn: Any, array: Any, index: Any, update: Any) -> Any:
-        """At one index along one axis."""
-        numbers = eqn.params["dimension_numbers"]
+        """At one index along one axis, or at several of a vector."""
+        numbers, shape = eqn.params["dimension_numbers"], _shape(eqn.invars[1])
         axes = numbers.inserted_window_dims
-        if _shape(eqn.invars[1]) != (1,) or axes != numbers.scatter_dims_to_operand_dims:
-            raise NotInKernel("scatter to more than one index")
-        (axis,) = axes
-        update = jnp.expand_dims(update, axis)
-        return jnp.where(
-            _index(array, axis) == lax.squeeze(index, [0]), combine(array, update), array
-        )
+        if axes != numbers.scatter_dims_to_operand_dims or len(axes) != 1:
+            raise NotInKernel("scatter along several axes")
+        if len(shape) == 1:
+            update = jnp.expand_dims(update, axes[0])
+            is_there = _index(array, axes[0]) == lax.squeeze(index, [0])
+        else:
+            if len(_shape(eqn.invars[0])) != 1 or eqn.primitive.name != "scatter":
+                raise NotInKernel("scatter of several rows, or several sums")
+            places = lax.broadcasted_iota(jnp.int32, (index.shape[0], array.shape[0]), 1)
+            hit = (index == places) & (_index(places, 0) < shape[0])
+            update = lax.squeeze(_pick(hit, update[:, None], 0), [0])
+            is_there = _any(hit, 0)
+        return jnp.where(is_there, combine(array, update), array)
 
     return rule
 
@@ -340,8 +419,15 @@ def _join(eqn: Any, *parts: Any) -> Any:
     shape = _shape(eqn.outvars[0])
     if eqn.primitive.name == "stack":
         parts = tuple(jnp.expand_dims(part, axis) for part in parts)
+    elif len(shape) == 1:
+        ends = itertools.accumulate(_shape(atom)[0] for atom in eqn.invars)
+        moved = [
+            _moved(_only(part, _shape(atom), 0, 0), filled(shape)[0], end - _shape(atom)[0])
+            for part, atom, end in zip(parts, eqn.invars, ends, strict=True)
+        ]
+        return functools.reduce(operator.or_ if moved[0].dtype == bool else operator.add, moved)
     elif any(_shape(atom)[axis] != 1 for atom in eqn.invars):
-        raise NotInKernel("a concatenation of more than single entries")
+        raise NotInKernel("a concatenation of rows")
     joined = jnp.broadcast_to(parts[0], filled(shape))
     for i, part in enumerate(parts[1:], 1):
         joined = jnp.where(_index(joined, axis) == i, part, joined)
@@ -437,6 +523,7 @@ _RULES: dict[str, Rule] = {
     "argmax": _arg(-1),
     "dot_general": _dot_general,
     "cholesky": _cholesky,
+    "lu": _lu,
     "triangular_solve": _triangular_solve,
     "broadcast_in_dim": _broadcast,
     "squeeze": _squeeze,
@@ -448,6 +535,7 @@ _RULES: dict[str, Rule] = {
     "dynamic_slice": _dynamic_slice,
     "slice": _slice,
     "pad": _pad,
+    "gather": _gather,
     "scatter": _scatter(lambda array, update: update),
     "scatter-add": _scatter(lambda array, update: array + update),
     "stack": _join,

@@ -60,46 +60,29 @@ def eigen(matrix: Array) -> Eigen:
       Demmel & Veselic, `Jacobi's Method is More Accurate than QR
       <https://doi.org/10.1137/0613074>`_, 1992
     """
-    return _jacobi(read_matrix("matrix", matrix))
-
-
-@jax.jit
-def _jacobi(matrix: Array) -> Eigen:
-    eps = jnp.finfo(matrix.dtype).eps
+    matrix = read_matrix("matrix", matrix)
     # By a power of two, which rounds nothing: squares of entries below are then numbers too.
     scale = reciprocal_length(jnp.max(jnp.abs(jnp.diagonal(matrix)), initial=0))
     matrix = matrix * scale * scale
-    lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0))
-    # The usual vectors are a good start, and often all: only their small values are rounding. They
-    # are no start where their own errors, times the longest length, reach the shortest.
-    longest = jnp.max(lengths, initial=0)
-    shortest = jnp.min(jnp.where(lengths > 0, lengths, longest), initial=jnp.inf)
-    usual = shortest > jnp.sqrt(eps) * longest
-    start = jnp.where(usual, jnp.linalg.eigh(matrix)[1], jnp.eye(len(matrix), dtype=matrix.dtype))
-    values, vectors, left, sweeps = _rotate_all(matrix, lengths, start, jnp.where(usual, eps, 0))
-    return Eigen(values / scale / scale, vectors, left, sweeps)
+    return _jacobi(matrix, jnp.linalg.eigh(matrix)[1], scale)
 
 
 @one_launch
-def _rotate_all(
-    matrix: Array, lengths: Array, start: Array, errors: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Rotate V'MV towards a diagonal, from the vectors of a start.
-
-    Args:
-      matrix: (T, T) M, its diagonal of the order of one or below.
-      lengths: (T,) roots of its diagonal.
-      start: (T, T) orthogonal V.
-      errors: the errors of its entries.
-
-    Returns:
-      As of ``Eigen``.
-    """
+def _jacobi(matrix: Array, usual: Array, scale: Array) -> Eigen:
+    """Rotate V'MV towards a diagonal, from the usual vectors on; values over the scale squared."""
     num, eps = matrix.shape[0], jnp.finfo(matrix.dtype).eps
     rounds = jnp.asarray(_rounds(num))
     players = jnp.arange(num, dtype=jnp.int32)
     identity = players[:, None] == players[None, :]
     upper = players[:, None] < players[None, :]
+    lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0))
+    # The usual vectors are a good start, and often all: only their small values are rounding. They
+    # are no start where their own errors, times the longest length, reach the shortest.
+    longest = jnp.max(lengths, initial=0)
+    shortest = jnp.min(jnp.where(lengths > 0, lengths, longest), initial=jnp.inf)
+    is_start = shortest > jnp.sqrt(eps) * longest
+    start = jnp.where(is_start, usual, identity.astype(matrix.dtype))
+    errors = jnp.where(is_start, eps, 0)
 
     def product(left: Array, right: Array) -> Array:
         return jnp.matmul(left, right, precision="highest")
@@ -154,7 +137,8 @@ def _rotate_all(
     begin = (m, start, left, jnp.full_like(left, jnp.inf), jnp.zeros((), jnp.int32))
     m, vectors, left, _, sweeps = jax.lax.while_loop(unfinished, sweep, begin)
     values = jnp.diagonal(m)
-    return jnp.where(values > num * noise(vectors) ** 2, values, 0), vectors, left, sweeps
+    values = jnp.where(values > num * noise(vectors) ** 2, values, 0)
+    return Eigen(values / scale / scale, vectors, left, sweeps)
 
 
 def _rounds(num: int) -> np.ndarray:
