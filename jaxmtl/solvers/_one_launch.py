@@ -3,7 +3,7 @@
 On a GPU XLA makes a launch of each operation and, at each turn of a loop whose turns nobody knows
 beforehand, lets the host wait for the device: hundreds of launches for numbers that fit the
 registers of one block. ``one_launch`` leaves a function as it is, but where a program is made for
-CUDA, in float32 and for a few tasks, it becomes one kernel (``_in_kernel``). That is decided where
+CUDA, in float32 and for a few tasks, it becomes one kernel (``_kernel``). That is decided where
 the program is lowered, not where it is traced: the target decides, and no other target pays for it.
 
 JAX promises nothing about the interfaces behind this. Where one of them is gone, or the kernel
@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl.backward._programs import is_variable, opened, operations, run_program
-from jaxmtl.solvers._in_kernel import NotInKernel, filled, narrow, run_in_kernel
+from jaxmtl.solvers._kernel.entries import NotInKernel, filled, narrow
+from jaxmtl.solvers._kernel.program import run_in_kernel
 
 # More entries of a matrix than this would not fit the registers of a block.
 _MOST_ENTRIES = 2**14
@@ -33,7 +34,7 @@ INTERPRETED = False
 def one_launch(function: Callable[..., Any]) -> Callable[..., Any]:
     """Jit a function of trees of arrays, so that on a GPU it is one launch.
 
-    Under ``vmap`` that is one launch too, with a block for each. What ``_in_kernel`` has no rule
+    Under ``vmap`` that is one launch too, with a block for each. What ``_kernel`` has no rule
     for stays as XLA makes it.
     """
     jitted = jax.jit(function)
@@ -165,7 +166,7 @@ def _kernel(*values: Any, program: Any, plain: Any, axes: Any, interpret: bool) 
     call = pallas.pallas_call(
         body,
         out_shape=[_like(*_outside(aval)) for aval in results],
-        compiler_params=triton.CompilerParams(num_warps=1 if largest <= 256 else 4, num_stages=1),
+        compiler_params=triton.CompilerParams(num_warps=_warps(largest), num_stages=1),
         interpret=interpret,
         name="solver",
     )
@@ -181,6 +182,11 @@ def _kernel(*values: Any, program: Any, plain: Any, axes: Any, interpret: bool) 
     for mapped in axes:
         run = jax.vmap(run, in_axes=[0 if each else None for each in mapped])
     return run(*values)
+
+
+def _warps(entries: int) -> int:
+    """Of 32 threads, so that a matrix takes some 8 to 32 registers of each; one where that fits."""
+    return 1 if entries <= 256 else 4 if entries <= 1024 else 8 if entries <= 4096 else 16
 
 
 def _outside(aval: Any) -> tuple[Sequence[int], Any]:

@@ -10,7 +10,9 @@ import pytest
 from jax import export
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-from jaxmtl.solvers import _in_kernel, _one_launch, barrier, dual_cone, eigen, min_norm, worst_case
+from jaxmtl.solvers import _one_launch, barrier, dual_cone, eigen, min_norm, worst_case
+from jaxmtl.solvers._kernel.entries import NotInKernel
+from jaxmtl.solvers._kernel.program import run_in_kernel
 from jaxmtl.solvers._one_launch import one_launch
 from tests.references import gradients
 
@@ -140,8 +142,8 @@ def interpreted(function, *arguments):
 
         def run(program, values):
             try:
-                return _in_kernel.run_in_kernel(program, values)
-            except _in_kernel.NotInKernel as error:
+                return run_in_kernel(program, values)
+            except NotInKernel as error:
                 refused.append(error)
                 raise
 
