@@ -25,7 +25,7 @@ from jaxmtl.solvers._kernel.entries import NotInKernel, filled, narrow
 from jaxmtl.solvers._kernel.program import run_in_kernel
 
 # More entries of a matrix than this would not fit the registers of a block.
-_MOST_ENTRIES = 2**14
+MOST_ENTRIES = 2**14
 _TYPES = ("bool", "float32", "int32")
 # Runs kernels on every platform, interpreted, operation by operation: for tests.
 INTERPRETED = False
@@ -151,7 +151,7 @@ def _kernel(*values: Any, program: Any, plain: Any, axes: Any, interpret: bool) 
     if any(atom.aval.dtype == "float64" and atom.aval.shape for atom in atoms):
         raise NotInKernel("float64")
     largest = max(math.prod(filled(atom.aval.shape)) for atom in atoms if is_variable(atom))
-    if largest > _MOST_ENTRIES:
+    if largest > MOST_ENTRIES:
         raise NotInKernel("too many tasks")
 
     def body(*references: Any) -> None:
