@@ -24,8 +24,9 @@ from jaxmtl.backward._programs import is_variable, opened, operations, run_progr
 from jaxmtl.solvers._kernel.entries import NotInKernel, filled, narrow
 from jaxmtl.solvers._kernel.program import run_in_kernel
 
-# More entries of a matrix than this would not fit the registers of a block.
-MOST_ENTRIES = 2**14
+# The most entries of a matrix: up to 64 tasks (32 in a linear programme). Compiled for an H100, the
+# kernels keep these in registers; of twice as many tasks, they would spill them to memory.
+MOST_ENTRIES = 2**12
 _TYPES = ("bool", "float32", "int32")
 # Runs kernels on every platform, interpreted, operation by operation: for tests.
 INTERPRETED = False
@@ -42,12 +43,17 @@ def one_launch(function: Callable[..., Any]) -> Callable[..., Any]:
     @jax.jit
     @functools.wraps(function)
     def launched(*args: Any) -> Any:
+        try:
+            launch = _primitive()
+        except (ImportError, AttributeError) as error:
+            _tell_once(f"{type(error).__name__}: {error}")
+            return function(*args)
         traced = jitted.trace(*args)
         # Constants, if any, are arguments: a kernel holds no arrays.
         inner = opened(traced.jaxpr)
         program = inner.replace(constvars=(), invars=[*inner.constvars, *inner.invars])
         leaves = map(jnp.asarray, [*traced.jaxpr.consts, *jax.tree.leaves(args)])
-        results = _primitive().bind(*leaves, program=program, plain=program, axes=())
+        results = launch.bind(*leaves, program=program, plain=program, axes=())
         return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
 
     return launched
@@ -185,8 +191,8 @@ def _kernel(*values: Any, program: Any, plain: Any, axes: Any, interpret: bool) 
 
 
 def _warps(entries: int) -> int:
-    """Of 32 threads, so that a matrix takes some 8 to 32 registers of each; one where that fits."""
-    return 1 if entries <= 256 else 4 if entries <= 1024 else 8 if entries <= 4096 else 16
+    """Of 32 threads, so that a matrix takes 8 to 16 registers of each; one where all fit one."""
+    return 1 if entries <= 256 else 4 if entries <= 1024 else 8
 
 
 def _outside(aval: Any) -> tuple[Sequence[int], Any]:
