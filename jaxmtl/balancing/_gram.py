@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmtl._checks import wide_dtype
-from jaxmtl._platform import on_one_cpu
+from jaxmtl._platform import by_target, may_be_sharded
 from jaxmtl._typing import Array, PyTree
 
 _OVER_COLUMNS = (((1,), (1,)), ((), ()))
@@ -42,25 +42,37 @@ def gramian(leaves: Sequence[Array]) -> Array:
     """
     num_tasks = len(leaves[0])
     few = 2 <= num_tasks <= 4 or num_tasks * sum(leaf.size for leaf in leaves) <= _FEW_PRODUCTS
-    total = _gramian_by_halves(leaves) if few and on_one_cpu() else _contracted(leaves, leaves)
+    total = _by_target(_gramian_by_halves if few else _in_blocks, leaves)
     return (total + total.T) / 2
 
 
 @jax.jit
 def cross_gramian(leaves: Sequence[Array], others: Sequence[Array]) -> Array:
     """Inner products of two stacks, <g_i, h_j>, summed over the leaves: (T, T)."""
-    return _contracted(leaves, others)
+    return _by_target(_in_blocks, leaves, others)
 
 
-def _contracted(leaves: Sequence[Array], others: Sequence[Array]) -> Array:
+def _by_target(for_cpu: Callable[..., Array], *stacks: Sequence[Array]) -> Array:
+    """What reads the columns in an order of its own is faster on CPU, where nothing is sharded."""
+    if may_be_sharded([leaf for leaves in stacks for leaf in leaves]):
+        return _whole(*stacks)
+    return by_target(*stacks, cpu=for_cpu, default=_whole)
+
+
+def _whole(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
+    """One contraction a leaf."""
+    others = leaves if others is None else others
     dtype = solve_dtype([*leaves, *others])
-    if on_one_cpu():
-        # A walk over blocks is faster on CPU, and more exact; and nothing there is sharded.
-        lefts = _joined(leaves, dtype)
-        rights = lefts if others is leaves else _joined(others, dtype)
-        parts = [_blockwise_gramian(*pair, dtype) for pair in zip(lefts, rights, strict=True)]
-    else:
-        parts = [_whole_gramian(*pair, dtype) for pair in zip(leaves, others, strict=True)]
+    parts = [_whole_gramian(*pair, dtype) for pair in zip(leaves, others, strict=True)]
+    return functools.reduce(operator.add, parts)
+
+
+def _in_blocks(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
+    """A walk over blocks of columns."""
+    dtype = solve_dtype([*leaves, *(others or [])])
+    lefts = _joined(leaves, dtype)
+    rights = lefts if others is None else _joined(others, dtype)
+    parts = [_blockwise_gramian(*pair, dtype) for pair in zip(lefts, rights, strict=True)]
     return functools.reduce(operator.add, parts)
 
 
