@@ -174,6 +174,7 @@ told(of, jax.ShapeDtypeStruct((5, 16, 2), np.float32, sharding=sharding), run=Fa
 """
 
 
+@pytest.mark.slow
 def test_what_is_sharded_is_told_by_the_arguments_not_by_the_number_of_devices():
     sharded = ["whole"] * 3
     assert on_meshes(SHARDED_OR_NOT) == ["blocks", "blocks", *sharded, *sharded, "whole"]

@@ -20,6 +20,7 @@ from jaxmtl.backward._linearise import (
     pull_back_weights,
 )
 from jaxmtl.backward._losses import like_losses
+from jaxmtl.backward._manual_axes import check_summed
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, BalancerState, Given, check_balancer
 from jaxmtl.balancing._gram import solve_dtype
@@ -126,6 +127,8 @@ def value_and_balanced_grad(
             lean = asks and reads_gramian and memory == "lean"
             at = linearise(fun, argnums, has_aux, args, kwargs, forward=lean)
             options = {"losses": at.losses, "active": active, **extra}
+            if needs_stack or (asks and reads_gramian):
+                check_summed(at.pull_back, at.losses)
             if needs_stack or (asks and reads_gramian and not lean):
                 grads = pull_back_each(at, chunk_size)
                 return at.value, *balancer.update(grads, state, params, **options)
