@@ -1,0 +1,1 @@
+"""What the compilers for GPUs and TPUs make of a program, read without having one."""
