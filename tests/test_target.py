@@ -82,14 +82,16 @@ def test_a_program_for_another_target_has_nothing_of_the_cpu(platform, warned):
     assert warned == []
 
 
-@pytest.mark.parametrize("shape", [(3, 5000), (5, 5000), (5, 30)])
+@pytest.mark.parametrize("num_tasks", [3, 5])
 @pytest.mark.parametrize("platform", OTHERS)
-def test_the_gramian_for_another_target_is_one_contraction(platform, shape):
-    leaf = jax.ShapeDtypeStruct((*shape, 2), jnp.float32)
-    for text in texts(platform, lambda leaf: gramian([leaf]), leaf):
-        assert text.count("stablehlo.dot_general") == 1
-        assert "contracting_dims = [1, 2] x [1, 2]" in text
-        assert "stablehlo.reshape" not in text
+def test_the_gramian_for_another_target_has_few_contractions_and_no_loop(platform, num_tasks):
+    shapes = [(5000, 20), (300, 300), (300, 2), (7,), ()]
+    leaves = [jax.ShapeDtypeStruct((num_tasks, *shape), jnp.float32) for shape in shapes]
+    for text in texts(platform, gramian, leaves):
+        # Two large leaves over all of their axes, as they are, and the small ones in one.
+        assert text.count("contracting_dims = [1, 2] x [1, 2]") == 2
+        assert text.count("stablehlo.dot_general") == 3
+        assert f"tensor<{num_tasks}x608xf32>" in text
         assert "stablehlo.while" not in text
 
 

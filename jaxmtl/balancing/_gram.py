@@ -53,13 +53,13 @@ def cross_gramian(leaves: Sequence[Array], others: Sequence[Array]) -> Array:
 
 
 def _by_target(for_cpu: Callable[..., Array], *stacks: Sequence[Array]) -> Array:
-    """What reads the columns in an order of its own is faster on CPU, where nothing is sharded."""
+    """Where nothing is sharded, small leaves may be laid side by side, and columns walked over."""
     if may_be_sharded([leaf for leaves in stacks for leaf in leaves]):
-        return _whole(*stacks)
-    return by_target(*stacks, cpu=for_cpu, default=_whole)
+        return _leaf_by_leaf(*stacks)
+    return by_target(*stacks, cpu=for_cpu, default=_in_few_products)
 
 
-def _whole(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
+def _leaf_by_leaf(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
     """One contraction a leaf."""
     others = leaves if others is None else others
     dtype = solve_dtype([*leaves, *others])
@@ -67,21 +67,34 @@ def _whole(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Ar
     return functools.reduce(operator.add, parts)
 
 
+def _in_few_products(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
+    """One contraction a large leaf, and one for all small ones: each is a launch of its own."""
+    dtype = solve_dtype([*leaves, *(others or [])])
+    lefts = _joined(leaves, dtype, 2**16)
+    rights = lefts if others is None else _joined(others, dtype, 2**16)
+    parts = [_whole_gramian(*pair, dtype) for pair in zip(lefts, rights, strict=True)]
+    return jnp.sum(jnp.stack(parts), axis=0)
+
+
 def _in_blocks(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
     """A walk over blocks of columns."""
     dtype = solve_dtype([*leaves, *(others or [])])
-    lefts = _joined(leaves, dtype)
-    rights = lefts if others is None else _joined(others, dtype)
+    lefts = _joined(leaves, dtype, 2**12)
+    rights = lefts if others is None else _joined(others, dtype, 2**12)
     parts = [_blockwise_gramian(*pair, dtype) for pair in zip(lefts, rights, strict=True)]
     return functools.reduce(operator.add, parts)
 
 
-def _joined(stacks: Sequence[Array], dtype: jnp.dtype) -> list[Array]:
-    """Stacks as matrices, those of few columns side by side in one: many products take longer."""
-    flat = [stack.reshape(len(stack), -1) for stack in stacks]
-    small = [stack.astype(dtype) for stack in flat if stack.shape[1] <= 4096]
-    large = [stack for stack in flat if stack.shape[1] > 4096]
+def _joined(stacks: Sequence[Array], dtype: jnp.dtype, most: int) -> list[Array]:
+    """Stacks, those of at most so many columns side by side in one: many products take longer."""
+    are_small = [stack.size <= most * len(stack) for stack in stacks]
+    large = [stack for stack, is_small in zip(stacks, are_small, strict=True) if not is_small]
+    small = [_flat(stack).astype(dtype) for stack in itertools.compress(stacks, are_small)]
     return [*large, jnp.concatenate(small, axis=1)] if small else large
+
+
+def _flat(stack: Array) -> Array:
+    return stack.reshape(len(stack), -1)
 
 
 def _whole_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
@@ -108,7 +121,7 @@ def _gramian_by_halves(leaves: Sequence[Array]) -> Array:
     order = {pair: n for n, pair in enumerate(_pairs(len(tasks)))}
     index = jnp.array([[order[min(i, j), max(i, j)] for j in tasks] for i in tasks])
     sums, ends = [], []
-    for matrix in _joined(leaves, dtype):
+    for matrix in map(_flat, _joined(leaves, dtype, 2**12)):
         size = matrix.shape[1]
         whole = size // _TILE * _TILE if size >= 8 * _TILE else 0
         ends.append(matrix[:, whole:].astype(dtype))
@@ -159,13 +172,15 @@ def _blockwise_gramian(left: Array, right: Array, dtype: jnp.dtype) -> Array:
     compile; of many, blocks of fewer than 512 to 2048 cost more in the steps of the loop than they
     gain.
     """
+    alike, left = left is right, _flat(left)
+    right = left if alike else _flat(right)
     num_tasks, size = left.shape
     block = 2 ** round(math.log2(4 * math.sqrt(max(size, 1))))
     if size > 4096:
         block = min(max(block, 512), 2048)
     # Three products of halves make a symmetric matrix with less work than one of the whole, and
     # use the cores that a product of a few rows does not; large ones use them all the same.
-    cut = num_tasks // 2 if left is right and 16 <= num_tasks <= 64 else num_tasks
+    cut = num_tasks // 2 if alike and 16 <= num_tasks <= 64 else num_tasks
 
     def of_columns(start: Any, width: int) -> list[Array]:
         a, b = (lax.dynamic_slice_in_dim(stack, start, width, 1) for stack in (left, right))
@@ -241,10 +256,23 @@ def only_active(active: Array, leaf: Array) -> Array:
 def finite_rows(tree: PyTree) -> Array:
     """For each task, whether all of its rows in a tree of stacked leaves are finite: (T,) bool."""
     found = [
-        jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
-        for leaf in jax.tree.leaves(tree)
+        jnp.all(finite, axis=tuple(range(1, finite.ndim)))
+        for finite in finite_by_shape(jax.tree.leaves(tree))
     ]
     return jnp.all(jnp.stack(found), axis=0)
+
+
+def finite_by_shape(leaves: Sequence[Array]) -> list[Array]:
+    """Where all leaves of a shape are finite: one array a shape, of bools, so few are reduced.
+
+    Each reduction is a launch of its own on a GPU. What is sharded stays apart, since leaves of one
+    shape need not lie on the same devices.
+    """
+    groups: dict[Any, list[Array]] = {}
+    apart = may_be_sharded(leaves)
+    for number, leaf in enumerate(leaves):
+        groups.setdefault(number if apart else leaf.shape, []).append(jnp.isfinite(leaf))
+    return [functools.reduce(operator.and_, group) for group in groups.values()]
 
 
 def rows(values: Array, leaf: Array) -> Array:
