@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.sharding import AxisType
 
 from jaxmtl._typing import Array
 
@@ -31,7 +32,7 @@ def may_be_sharded(arrays: Sequence[Array]) -> bool:
     """
     meshes = [jax.typeof(array).sharding.mesh for array in arrays]
     return any(
-        size > 1 and kind != jax.sharding.AxisType.Manual
+        size > 1 and kind != AxisType.Manual
         for mesh in (*meshes, jax.sharding.get_abstract_mesh())
         for size, kind in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
     )

@@ -130,6 +130,13 @@ def _by_task(program: Any, eqn: Any, values: dict[Any, Any]) -> Sequence[Any] | 
         left, right = rows
         both = {task: left[task] + right[task] for task in left.keys() & right.keys()}
         return [Rows(left | right | both)]
+    if eqn.primitive.name == "sharding_constraint":
+        # For each row before they are stacked: XLA would make them, and the stack, spread over the
+        # devices in another way, and exchange them after.
+        pinned = Rows()
+        for task, row in rows[0].items():
+            [pinned[task]] = _run(program, [eqn], eqn.outvars, {eqn.invars[0]: row})
+        return [pinned]
     if eqn.primitive.name in TAKE_APART:
         if not any(isinstance(row, np.ndarray) for row in rows[0].values()):
             return None

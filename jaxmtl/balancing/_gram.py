@@ -255,23 +255,28 @@ def only_active(active: Array, leaf: Array) -> Array:
 
 def finite_rows(tree: PyTree) -> Array:
     """For each task, whether all of its rows in a tree of stacked leaves are finite: (T,) bool."""
+    return rows_where(jnp.isfinite, tree)
+
+
+def rows_where(test: Callable[[Array], Array], tree: PyTree) -> Array:
+    """For each task, whether a test holds for all entries of its rows: (T,) bool."""
     found = [
-        jnp.all(finite, axis=tuple(range(1, finite.ndim)))
-        for finite in finite_by_shape(jax.tree.leaves(tree))
+        jnp.all(holds, axis=tuple(range(1, holds.ndim)))
+        for holds in hold_by_shape(test, jax.tree.leaves(tree))
     ]
     return jnp.all(jnp.stack(found), axis=0)
 
 
-def finite_by_shape(leaves: Sequence[Array]) -> list[Array]:
-    """Where all leaves of a shape are finite: one array a shape, of bools, so few are reduced.
+def hold_by_shape(test: Callable[[Array], Array], leaves: Sequence[Array]) -> list[Array]:
+    """Where a test holds in all leaves of one shape: an array of bools a shape.
 
-    Each reduction is a launch of its own on a GPU. What is sharded stays apart, since leaves of one
-    shape need not lie on the same devices.
+    So that few are reduced, since each reduction is a launch of its own on a GPU. What is sharded
+    stays apart: leaves of one shape need not lie on the same devices.
     """
     groups: dict[Any, list[Array]] = {}
     apart = may_be_sharded(leaves)
     for number, leaf in enumerate(leaves):
-        groups.setdefault(number if apart else leaf.shape, []).append(jnp.isfinite(leaf))
+        groups.setdefault(number if apart else leaf.shape, []).append(test(leaf))
     return [functools.reduce(operator.and_, group) for group in groups.values()]
 
 
