@@ -9,6 +9,7 @@ from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import count_present
 from jaxmtl.gradients._solved import solved
 from jaxmtl.losses._preference import preferences, read_preference
+from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.eigen import eigen
 from jaxmtl.solvers.scaling import reciprocal
 
@@ -58,18 +59,22 @@ def aligned_mtl(
     check_choice("scale", scale, ("min", "median", "rmse"))
     wanted = read_preference(preference, num_tasks, zeros=True)
 
+    @one_launch
+    def weigh(values: Array, vectors: Array, shares: Array) -> Array:
+        kept = values > 0
+        if scale == "min":
+            square = jnp.min(jnp.where(kept, values, jnp.inf))
+        elif scale == "median":
+            square = _median(values, kept)
+        else:
+            square = jnp.sum(values) / count_present(kept, values.dtype)
+        square = jnp.where(jnp.any(kept), square, 0)
+        along = vectors.T @ shares
+        return vectors @ (jnp.sqrt(square) * reciprocal(jnp.sqrt(values)) * along)
+
     def solve(given: Given) -> tuple[Array, Array, Array]:
         found = eigen(given.gramian)
-        kept = found.values > 0
-        if scale == "min":
-            square = jnp.min(jnp.where(kept, found.values, jnp.inf))
-        elif scale == "median":
-            square = _median(found.values, kept)
-        else:
-            square = jnp.sum(found.values) / count_present(kept, found.values.dtype)
-        square = jnp.where(jnp.any(kept), square, 0)
-        along = found.vectors.T @ preferences(wanted, given)
-        weights = found.vectors @ (jnp.sqrt(square) * reciprocal(jnp.sqrt(found.values)) * along)
+        weights = weigh(found.values, found.vectors, preferences(wanted, given))
         return weights, found.residual, found.iterations
 
     return solved(solve, wanted.num_tasks, wanted.names)

@@ -11,6 +11,7 @@ from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._random_keys import next_keys, stored, typed_key
+from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -71,27 +72,42 @@ def gradvac(num_tasks: int, key: Array | int, *, decay: float = 0.99) -> Balance
         orders = jax.vmap(lambda k: jax.random.permutation(k, num_tasks))(keys)
         met = given.active & (per_length > 0)
 
-        def turn(i: Array, order: Array, targets: Array) -> tuple[Array, Array]:
-            def towards(position: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-                c, targets = state
-                j = order[position]
-                slopes = gram @ c
-                length = jnp.sqrt(jnp.maximum(c @ slopes, 0))
-                cosine = jnp.clip(slopes[j] * per_length[j] * reciprocal(length), -1, 1)
-                target = targets[j]
-                # Two identical gradients: no multiple of one reaches the other's direction.
-                sine = jnp.sqrt(jnp.maximum(1 - target**2, jnp.finfo(c.dtype).eps))
-                needed = target * jnp.sqrt(1 - cosine**2) - cosine * sine
-                counts = (j != i) & met[i] & met[j]
-                step = jnp.where(counts & (cosine < target), needed / sine, 0)
-                moved = decay * target + (1 - decay) * cosine
-                targets = targets.at[j].set(jnp.where(counts, moved, target))
-                return c.at[j].add(length * per_length[j] * step), targets
-
-            start = (jax.nn.one_hot(i, num_tasks, dtype=gram.dtype), targets)
-            return jax.lax.fori_loop(0, num_tasks, towards, start)
-
-        rows, targets = jax.vmap(turn)(jnp.arange(num_tasks), orders, state.target_cosines)
+        of_each = jax.vmap(_turn, in_axes=(None, None, None, None, 0, 0, 0))
+        rows, targets = of_each(
+            gram, per_length, met, decay, jnp.arange(num_tasks), orders, state.target_cosines
+        )
         return given.active.astype(gram.dtype) @ rows, GradVacState(targets, next_key)
 
     return make_balancer(Weighting(init, update, frozenset({"gramian"}), num_tasks))
+
+
+@one_launch
+def _turn(
+    gram: Array,
+    per_length: Array,
+    met: Array,
+    decay: Array,
+    i: Array,
+    order: Array,
+    targets: Array,
+) -> tuple[Array, Array]:
+    """Turn gradient i towards the others in an order: its weights, and the new targets."""
+
+    def towards(position: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        c, targets = state
+        j = order[position]
+        slopes = gram @ c
+        length = jnp.sqrt(jnp.maximum(c @ slopes, 0))
+        cosine = jnp.clip(slopes[j] * per_length[j] * reciprocal(length), -1, 1)
+        target = targets[j]
+        # Two identical gradients: no multiple of one reaches the other's direction.
+        sine = jnp.sqrt(jnp.maximum(1 - target**2, jnp.finfo(c.dtype).eps))
+        needed = target * jnp.sqrt(1 - cosine**2) - cosine * sine
+        counts = (j != i) & met[i] & met[j]
+        step = jnp.where(counts & (cosine < target), needed / sine, 0)
+        moved = decay * target + (1 - decay) * cosine
+        targets = targets.at[j].set(jnp.where(counts, moved, target))
+        return c.at[j].add(length * per_length[j] * step), targets
+
+    start = jax.nn.one_hot(i, len(order), dtype=gram.dtype), targets
+    return jax.lax.fori_loop(0, len(order), towards, start)

@@ -12,6 +12,7 @@ from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import count_present
 from jaxmtl.balancing._random_keys import next_keys, stored, typed_key
+from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -67,15 +68,8 @@ def pcgrad(key: Array | int, *, reduction: str = "sum", num_tasks: int | None = 
         gram, per_square = given.gramian, reciprocal(jnp.diagonal(given.gramian))
         orders = jax.vmap(lambda k: jax.random.permutation(k, num))(jax.random.split(step_key, num))
 
-        def project(i: Array, order: Array) -> Array:
-            def off(position: Array, c: Array) -> Array:
-                j = order[position]
-                overlap = jnp.where(j == i, 0, jnp.minimum(gram[j] @ c, 0))
-                return c.at[j].add(-overlap * per_square[j])
-
-            return jax.lax.fori_loop(0, num, off, jax.nn.one_hot(i, num, dtype=gram.dtype))
-
-        projected = jax.vmap(project)(jnp.arange(num), orders)
+        of_each = jax.vmap(_project, in_axes=(None, None, 0, 0))
+        projected = of_each(gram, per_square, jnp.arange(num), orders)
         weights = given.active.astype(gram.dtype) @ projected
         if reduction == "mean":
             weights = weights / count_present(given.active, weights.dtype)
@@ -89,3 +83,16 @@ def pcgrad(key: Array | int, *, reduction: str = "sum", num_tasks: int | None = 
             optional_num_tasks(num_tasks),
         )
     )
+
+
+@one_launch
+def _project(gram: Array, per_square: Array, i: Array, order: Array) -> Array:
+    """The weights of gradient i, projected off those that it conflicts with, in an order."""
+    num = len(order)
+
+    def off(position: Array, c: Array) -> Array:
+        j = order[position]
+        overlap = jnp.where(j == i, 0, jnp.minimum(gram[j] @ c, 0))
+        return c.at[j].add(-overlap * per_square[j])
+
+    return jax.lax.fori_loop(0, num, off, jax.nn.one_hot(i, num, dtype=gram.dtype))

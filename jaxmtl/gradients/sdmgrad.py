@@ -14,6 +14,7 @@ from jaxmtl.balancing._described import described
 from jaxmtl.gradients._on_simplex import present_shares, settle
 from jaxmtl.losses._learned import Learner, init_learner, learn, read_optimizer
 from jaxmtl.losses._preference import preferences, read_preference
+from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -85,19 +86,25 @@ def sdmgrad(
         shares = jnp.full(num_tasks, 1 / num_tasks, dtype)
         return SDMGradState(shares)
 
-    def update(given: Given, state: SDMGradState) -> tuple[Array, SDMGradState]:
-        cross = given.cross_gramian * reciprocal(jnp.trace(given.gramian))
-        preferred, active = pull * preferences(wanted, given), given.active
-
+    @one_launch
+    def descend(
+        cross: Array, preferred: Array, active: Array, start: Array, weights: Array
+    ) -> tuple[Array, Array]:
         def step(_: Array, carry: tuple[Array, Array, Learner]) -> tuple[Array, Array, Learner]:
             shares, weights, learned = carry
             slope = cross @ (shares + preferred)
             shares, learned = learn(shares, learned, slope, active, learner)
             return *settle(shares, weights, active), learned
 
+        carry = start, weights, init_learner(start, learner)
+        return jax.lax.fori_loop(0, iterations, step, carry)[:2]
+
+    def update(given: Given, state: SDMGradState) -> tuple[Array, SDMGradState]:
+        cross = given.cross_gramian * reciprocal(jnp.trace(given.gramian))
+        preferred, active = pull * preferences(wanted, given), given.active
+
         start = present_shares(state.weights, active)
-        carry = start, state.weights, init_learner(start, learner)
-        shares, weights, _ = jax.lax.fori_loop(0, iterations, step, carry)
+        shares, weights = descend(cross, preferred, active, start, state.weights)
         return (shares + preferred) / (1 + pull), SDMGradState(weights)
 
     reads = frozenset({"gramian", "cross_gramian"})

@@ -9,6 +9,7 @@ from jax import lax
 from jaxmtl._checks import check_above, check_at_least, check_count
 from jaxmtl._typing import Array
 from jaxmtl.solvers._inputs import read_mask, read_matrix
+from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.scaling import equilibrate
 
 
@@ -79,7 +80,7 @@ def barrier(
     return _damped_newton(gramian, alpha, present, tolerance, max_iterations)
 
 
-@jax.jit
+@one_launch
 def _damped_newton(
     gramian: Array, alpha: Any, present: Array, tolerance: Any, max_iterations: Any
 ) -> Barrier:

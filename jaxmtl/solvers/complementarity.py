@@ -9,6 +9,7 @@ from jax import lax
 from jaxmtl._checks import check_count
 from jaxmtl._typing import Array
 from jaxmtl.solvers._inputs import read_mask, read_matrix, read_vector
+from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -131,7 +132,7 @@ class _Search(NamedTuple):
     unfinished: Array
 
 
-@jax.jit
+@one_launch
 def _search(
     matrix: Array,
     offset: Array,

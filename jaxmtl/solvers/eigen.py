@@ -1,6 +1,5 @@
 """Eigenvalues of Gramians, the small ones as exact as the large ones."""
 
-import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 
 from jaxmtl._typing import Array
 from jaxmtl.solvers._inputs import read_matrix
+from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.scaling import reciprocal_length
 
 MAX_SWEEPS = 12
@@ -60,51 +60,64 @@ def eigen(matrix: Array) -> Eigen:
       Demmel & Veselic, `Jacobi's Method is More Accurate than QR
       <https://doi.org/10.1137/0613074>`_, 1992
     """
-    return _jacobi(read_matrix("matrix", matrix))
-
-
-@jax.jit
-def _jacobi(matrix: Array) -> Eigen:
-    num, eps = matrix.shape[0], jnp.finfo(matrix.dtype).eps
+    matrix = read_matrix("matrix", matrix)
     # By a power of two, which rounds nothing: squares of entries below are then numbers too.
     scale = reciprocal_length(jnp.max(jnp.abs(jnp.diagonal(matrix)), initial=0))
     matrix = matrix * scale * scale
+    return _jacobi(matrix, jnp.linalg.eigh(matrix)[1], scale)
+
+
+@one_launch
+def _jacobi(matrix: Array, usual: Array, scale: Array) -> Eigen:
+    """Rotate V'MV towards a diagonal, from the usual vectors on; values over the scale squared."""
+    num, eps = matrix.shape[0], jnp.finfo(matrix.dtype).eps
     rounds = jnp.asarray(_rounds(num))
+    players = jnp.arange(num, dtype=jnp.int32)
+    identity = players[:, None] == players[None, :]
+    upper = players[:, None] < players[None, :]
     lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0))
-    identity = jnp.eye(num, dtype=matrix.dtype)
     # The usual vectors are a good start, and often all: only their small values are rounding. They
     # are no start where their own errors, times the longest length, reach the shortest.
     longest = jnp.max(lengths, initial=0)
     shortest = jnp.min(jnp.where(lengths > 0, lengths, longest), initial=jnp.inf)
-    usual = shortest > jnp.sqrt(eps) * longest
-    start = jnp.where(usual, jnp.linalg.eigh(matrix)[1], identity)
-    errors = jnp.where(usual, eps, 0)
+    is_start = shortest > jnp.sqrt(eps) * longest
+    start = jnp.where(is_start, usual, identity.astype(matrix.dtype))
+    errors = jnp.where(is_start, eps, 0)
+
+    def product(left: Array, right: Array) -> Array:
+        return jnp.matmul(left, right, precision="highest")
 
     def noise(vectors: Array) -> Array:
         """Square roots of what rounding leaves of v'Mv: the lengths that cancelled in it."""
-        return jnp.sqrt(eps) * (lengths @ (jnp.abs(vectors) + errors))
+        return jnp.sqrt(eps) * product(lengths, jnp.abs(vectors) + errors)
 
     def rotate(index: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         """Zero the entries between disjoint pairs, all at once."""
         m, vectors = state
-        p, q = rounds[index, 0], rounds[index, 1]
-        off, level = m[p, q], noise(vectors)
+        partners = rounds[index]
+        meet = partners[:, None] == players[None, :]
+
+        def of_partner(values: Array) -> Array:
+            return jnp.sum(jnp.where(meet, values[None, :], 0), axis=1)
+
+        level, here = noise(vectors), jnp.diagonal(m)
+        # For both of a pair from above the diagonal: below it, rounding makes it another number.
+        between = jnp.where(meet & upper, m, 0)
+        off = jnp.sum(between, axis=0) + jnp.sum(between, axis=1)
         # The last sweep makes what is left much smaller than noise, at no cost in sweeps.
-        wanted = jnp.abs(off) > 0.01 * level[p] * level[q]
-        ratio = (m[q, q] - m[p, p]) / jnp.where(wanted, 2 * off, 1)
-        sign = jnp.where(ratio < 0, -1, 1)
-        t = jnp.where(wanted, sign / (jnp.abs(ratio) + jnp.hypot(ratio, jnp.ones_like(ratio))), 0)
+        wanted = jnp.abs(off) > 0.01 * level * of_partner(level)
+        ratio = (of_partner(here) - here) / jnp.where(wanted, 2 * off, 1)
+        second = (ratio < 0) | ((ratio == 0) & (partners < players))
+        size = jnp.abs(ratio)
+        t = jnp.where(wanted, 1 / (size + jnp.hypot(size, jnp.ones_like(size))), 0)
+        t = jnp.where(second, -t, t)
         c = jax.lax.rsqrt(1 + t * t)
-        rotation = identity.at[p, p].set(c).at[q, q].set(c)
-        rotation = rotation.at[p, q].set(c * t).at[q, p].set(-c * t)
-        m = jnp.matmul(
-            jnp.matmul(rotation.T, m, precision="highest"), rotation, precision="highest"
-        )
-        return m, jnp.matmul(vectors, rotation, precision="highest")
+        rotation = jnp.where(identity, c[:, None], jnp.where(meet, (c * t)[:, None], 0))
+        return product(product(rotation.T, m), rotation), product(vectors, rotation)
 
     def residual(m: Array, vectors: Array) -> Array:
         level = noise(vectors)
-        off = jnp.where(identity > 0, 0, jnp.abs(m))
+        off = jnp.where(identity, 0, jnp.abs(m))
         allowed = level[:, None] * level[None, :]
         return jnp.max(jnp.where(off > 0, off / jnp.where(allowed > 0, allowed, 1), 0))
 
@@ -119,7 +132,7 @@ def _jacobi(matrix: Array) -> Eigen:
         at_rest = (left <= 0.1) | ((left < 4) & (left > before / 2))
         return ~at_rest & (sweeps < MAX_SWEEPS)
 
-    m = jnp.matmul(start.T, jnp.matmul(matrix, start, precision="highest"), precision="highest")
+    m = product(start.T, product(matrix, start))
     left = residual(m, start)
     begin = (m, start, left, jnp.full_like(left, jnp.inf), jnp.zeros((), jnp.int32))
     m, vectors, left, _, sweeps = jax.lax.while_loop(unfinished, sweep, begin)
@@ -129,17 +142,15 @@ def _jacobi(matrix: Array) -> Eigen:
 
 
 def _rounds(num: int) -> np.ndarray:
-    """A tournament: every pair meets once, in rounds of disjoint pairs; shape (rounds, 2, pairs).
+    """A tournament: every pair meets once, in rounds of disjoint pairs; (rounds, T) partners.
 
-    With an odd number of players the one without a partner would play itself and is left out, by
-    rounds of one pair less.
+    With an odd number of players one of them has no partner, and meets itself.
     """
-    players = list(range(num + num % 2))
+    players = np.arange(num + num % 2)
     rounds = []
     for _ in range(len(players) - 1):
-        half = len(players) // 2
-        pairs = zip(players[:half], reversed(players[half:]), strict=True)
-        rounds.append([pair for pair in pairs if num not in pair or num % 2 == 0])
-        players = [players[0], players[-1], *players[1:-1]]
-    meetings = np.array(list(itertools.chain(*rounds)), np.int32).reshape(len(rounds), -1, 2)
-    return meetings.transpose(0, 2, 1)
+        partners = np.empty_like(players)
+        partners[players] = players[::-1]
+        rounds.append(np.where(partners < num, partners, np.arange(len(partners)))[:num])
+        players = np.concatenate([players[:1], players[-1:], players[1:-1]])
+    return np.array(rounds, np.int32).reshape(len(rounds), num)

@@ -9,6 +9,7 @@ from jax import lax
 from jaxmtl._checks import check_count
 from jaxmtl._typing import Array
 from jaxmtl.solvers._inputs import read_mask, read_matrix, read_vector
+from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.scaling import reciprocal_length
 
 
@@ -84,6 +85,21 @@ def linear_program(
             f" (T,), but they have {matrix.shape}, {bound.shape} and {objective.shape}."
         )
     required, active = read_mask("required", required, rows), read_mask("active", active, num)
+    with jax.default_matmul_precision("highest"):
+        return _solve(objective, matrix, bound, required, active, max_iterations)
+
+
+@one_launch
+def _solve(
+    objective: Array,
+    matrix: Array,
+    bound: Array,
+    required: Array,
+    active: Array,
+    max_iterations: int,
+) -> LinearProgram:
+    """Scale, pivot, and take the better of the corner reached and of its system solved afresh."""
+    rows, num = matrix.shape
     # In x = w / scale: maximise <c, x> with A x - s = b, <scale, x> = 1, x and s above zero.
     usable = required[:, None] & active[None, :]
     overall = _powers(jnp.max(jnp.abs(jnp.where(usable, matrix, 0))))
@@ -94,27 +110,26 @@ def linear_program(
     b = bound * overall * row_scale
     c = jnp.where(active, objective, 0)
     c *= _powers(jnp.max(jnp.abs(c)))
-    with jax.default_matmul_precision("highest"):
-        tableau, basis, iterations = _dual_simplex(
-            c * scale, a, b, scale, required, active, max_iterations
-        )
-        x = jnp.zeros(num + rows, a.dtype).at[basis].set(tableau[:-1, -1])[:num]
-        walked = _convex(x * scale, active)
-        solved = _convex(_solve_corner(basis, a, b, scale)[:num] * scale, active)
-        # The multipliers of the constraints stand where the objective's row meets the slacks.
-        duals = jnp.where(required, jnp.maximum(tableau[-1, num:-1], 0), 0)
+    values, prices, basis, iterations = _dual_simplex(
+        c * scale, a, b, scale, required, active, max_iterations
+    )
+    x = jnp.zeros(num + rows, a.dtype).at[basis].set(values)[:num]
+    walked = _convex(x * scale, active)
+    solved = _convex(_solve_corner(basis, a, b, scale)[:num] * scale, active)
+    # The multipliers of the constraints stand where the objective's row meets the slacks.
+    duals = jnp.where(required, jnp.maximum(prices[num:], 0), 0)
 
-        def residual(weights: Array) -> Array:
-            x = weights / scale
-            short = jnp.where(required, b - a @ x, 0)
-            sizes = jnp.abs(a) @ x + jnp.abs(b)
-            violation = jnp.max(short / jnp.where(sizes > 0, sizes, 1), initial=0)
-            best = jnp.max(c + (a.T @ duals) / scale, where=active, initial=-jnp.inf) - duals @ b
-            return jnp.maximum(violation, best - c @ weights)
+    def residual(weights: Array) -> Array:
+        x = weights / scale
+        short = jnp.where(required, b - a @ x, 0)
+        sizes = jnp.abs(a) @ x + jnp.abs(b)
+        violation = jnp.max(short / jnp.where(sizes > 0, sizes, 1), initial=0)
+        best = jnp.max(c + (a.T @ duals) / scale, where=active, initial=-jnp.inf) - duals @ b
+        return jnp.maximum(violation, best - c @ weights)
 
-        left, afresh = residual(walked), residual(solved)
-        better = afresh < left  # a NaN of a singular system loses
-        weights = jnp.where(better, solved, walked)
+    left, afresh = residual(walked), residual(solved)
+    better = afresh < left  # a NaN of a singular system loses
+    weights = jnp.where(better, solved, walked)
     return LinearProgram(weights, jnp.where(better, afresh, left), iterations)
 
 
@@ -128,7 +143,6 @@ def _convex(weights: Array, active: Array) -> Array:
     return weights / jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
 
 
-@jax.jit
 def _dual_simplex(
     c: Array,
     a: Array,
@@ -137,41 +151,27 @@ def _dual_simplex(
     required: Array,
     active: Array,
     max_iterations: int,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array]:
     """Pivot from the corner of the largest objective until no basic variable is below zero.
 
     Returns:
-      The tableau (M + 2, T + M + 1), whose last row is the objective's and whose last column holds
-      the basic variables; their indices (M + 1,), slacks after weights; and the number of pivots.
+      The basic variables (M + 1,), the objective's row (T + M,), their indices (M + 1,), slacks
+      after weights, and the number of pivots.
     """
     rows, num = a.shape
     eps = (rows + num) * jnp.finfo(a.dtype).eps
     may_leave = jnp.concatenate([jnp.ones(num, bool), required])
     may_enter = jnp.concatenate([active, required])
     best = jnp.argmax(jnp.where(active, c / scale, -jnp.inf))
-    share = scale / scale[best]
-    width = jnp.zeros((1, rows), a.dtype)
-
-    def stack(parts: list[list[Array]]) -> Array:
-        return jnp.concatenate([jnp.concatenate(part, axis=1) for part in parts])
-
-    column = a[:, best]
-    tableau = stack(
-        [
-            [share[None, :], width, (1 / scale[best]).reshape(1, 1)],
-            [
-                column[:, None] * share[None, :] - a,
-                jnp.eye(rows, dtype=a.dtype),
-                (column / scale[best] - b)[:, None],
-            ],
-            [(c[best] * share - c)[None, :], width, (c[best] / scale[best]).reshape(1, 1)],
-        ]
-    )
-    basis = jnp.concatenate([best.reshape(1), num + jnp.arange(rows)])
+    share, column = scale / scale[best], a[:, best]
+    # A row for each constraint, with its slack, and one for the sum of the weights.
+    tableau = _stacked(column[:, None] * share[None, :] - a, 1, share)
+    values = _below(column / scale[best] - b, 1 / scale[best])
+    prices = jnp.pad(c[best] * share - c, (0, rows))
+    basis = _below(num + jnp.arange(rows), best)
 
     def pivot(carry: Any) -> Any:
-        tableau, basis, count, _ = carry
-        values = tableau[:-1, -1]
+        tableau, values, prices, basis, count, _ = carry
         x = jnp.zeros(num + rows, a.dtype).at[basis].set(values)[:num]
         size = jnp.abs(x)
         noise = eps * jnp.concatenate([jnp.full(num, jnp.max(size)), jnp.abs(a) @ size + abs(b)])
@@ -179,34 +179,56 @@ def _dual_simplex(
         worst = jnp.argmin(jnp.where(below, values, jnp.inf))
         lowest = jnp.argmin(jnp.where(below, basis, num + rows))
         row = jnp.where(count < 4 * (num + rows), worst, lowest)
-        entries = tableau[row, :-1]
+        entries = tableau[row]
         enters = may_enter & (entries < -eps * jnp.max(jnp.abs(entries)))
-        price = jnp.maximum(tableau[-1, :-1], 0) / jnp.where(enters, -entries, 1)
+        price = jnp.maximum(prices, 0) / jnp.where(enters, -entries, 1)
         entering = jnp.argmin(jnp.where(enters, price, jnp.inf))
         go_on = jnp.any(below) & jnp.any(enters)
-        line = tableau[row] / jnp.where(go_on, entries[entering], 1)
-        new = (tableau - tableau[:, entering, None] * line[None, :]).at[row].set(line)
-        return (
-            jnp.where(go_on, new, tableau),
-            jnp.where(go_on, basis.at[row].set(entering), basis),
-            count + go_on.astype(count.dtype),
-            go_on,
+        by = jnp.where(go_on, entries[entering], 1)
+        line, value, column = entries / by, values[row] / by, tableau[:, entering]
+        new = (
+            (tableau - column[:, None] * line[None, :]).at[row].set(line),
+            (values - column * value).at[row].set(value),
+            prices - prices[entering] * line,
+            basis.at[row].set(entering),
         )
+        old = tableau, values, prices, basis
+        kept = [jnp.where(go_on, *pair) for pair in zip(new, old, strict=True)]
+        return *kept, count + go_on.astype(count.dtype), go_on
 
-    start = tableau, basis, jnp.zeros((), jnp.int32), jnp.asarray(True)
-    tableau, basis, count, _ = lax.while_loop(
-        lambda carry: carry[3] & (carry[2] < max_iterations), pivot, start
+    start = tableau, values, prices, basis, jnp.zeros((), jnp.int32), jnp.asarray(True)
+    _, values, prices, basis, count, _ = lax.while_loop(
+        lambda carry: carry[5] & (carry[4] < max_iterations), pivot, start
     )
-    return tableau, basis, count
+    return values, prices, basis, count
 
 
 def _solve_corner(basis: Array, a: Array, b: Array, scale: Array) -> Array:
     """The (T + M,) weights and slacks of a corner, zero outside its basis."""
     rows, num = a.shape
-    last = jnp.append(scale, jnp.zeros(rows, a.dtype))
-    system = jnp.vstack([jnp.hstack([a, -jnp.eye(rows, dtype=a.dtype)]), last[None, :]])[:, basis]
-    target = jnp.append(b, jnp.ones((), a.dtype))
-    factor = jax.scipy.linalg.lu_factor(system)
-    z = jax.scipy.linalg.lu_solve(factor, target)
-    z += jax.scipy.linalg.lu_solve(factor, target - system @ z)
+    system, target = _stacked(a, -1, scale)[:, basis], _below(b, 1)
+    factor, _, order = lax.linalg.lu(system)
+
+    def solve(target: Array) -> Array:
+        z = target[order][:, None]
+        lower = {"left_side": True, "lower": True, "unit_diagonal": True}
+        z = lax.linalg.triangular_solve(factor, z, **lower)
+        return lax.linalg.triangular_solve(factor, z, left_side=True)[:, 0]
+
+    z = solve(target)
+    z += solve(target - system @ z)
     return jnp.zeros(num + rows, a.dtype).at[basis].set(z)
+
+
+def _stacked(a: Array, slack: float, last: Array) -> Array:
+    """[[a, slack I], [last, 0]], of shape (M + 1, T + M)."""
+    rows, num = a.shape
+    i, k = jnp.arange(rows + 1)[:, None], jnp.arange(num + rows)[None, :]
+    whole = jnp.where(k == num + i, slack, jnp.pad(a, ((0, 1), (0, rows))))
+    return jnp.where(i == rows, jnp.pad(last, (0, rows))[None, :], whole)
+
+
+def _below(vector: Array, last: Any) -> Array:
+    """A vector with one entry more."""
+    longer = jnp.pad(vector, (0, 1))
+    return jnp.where(jnp.arange(len(longer)) == len(vector), last, longer)

@@ -9,6 +9,7 @@ from jax import lax
 from jaxmtl._checks import check_at_least, check_count, wide_dtype
 from jaxmtl._typing import Array
 from jaxmtl.solvers._inputs import read_mask, read_matrix
+from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.complementarity import complementarity
 from jaxmtl.solvers.scaling import equilibrate, reciprocal, reciprocal_length
 
@@ -135,7 +136,7 @@ def _duality_gap(inner: Array, weights: Array, active: Array) -> tuple[Array, Ar
     return jnp.where(lost, jnp.inf, gap * reciprocal(unit)), value, error
 
 
-@jax.jit
+@one_launch
 def _frank_wolfe(
     inner: Array, active: Array, tolerance: float, max_iterations: int
 ) -> tuple[Array, Array]:
@@ -170,7 +171,7 @@ def _frank_wolfe(
     return weights, iterations
 
 
-@jax.jit
+@one_launch
 def _polish(inner: Array, active: Array, support: Array, cancels: Array) -> Array:
     """Solve the problem without its lengths on a guess of the support.
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from jaxmtl._typing import Array
 from jaxmtl.solvers._inputs import read_matrix, read_vector
+from jaxmtl.solvers._one_launch import one_launch
 
 
 def pseudo_solve(matrix: Array, offset: Array) -> Array:
@@ -33,7 +34,12 @@ def pseudo_solve(matrix: Array, offset: Array) -> Array:
             f" {matrix.shape} and {offset.shape}."
         )
     values, vectors = jnp.linalg.eigh(matrix)
-    cut = jnp.max(values) * num * jnp.finfo(matrix.dtype).eps
+    return _solve(values, vectors, matrix, offset)
+
+
+@one_launch
+def _solve(values: Array, vectors: Array, matrix: Array, offset: Array) -> Array:
+    cut = jnp.max(values) * len(values) * jnp.finfo(matrix.dtype).eps
     inverse = jnp.where(values > cut, 1 / jnp.where(values > cut, values, 1), 0)
 
     def apply(b: Array) -> Array:

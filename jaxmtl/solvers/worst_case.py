@@ -9,6 +9,7 @@ from jax import lax
 from jaxmtl._checks import check_at_least, check_count
 from jaxmtl._typing import Array
 from jaxmtl.solvers._inputs import read_mask, read_matrix, read_vector
+from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.complementarity import Complementarity, complementarity, solve_on, violation
 from jaxmtl.solvers.scaling import equilibrate
 
@@ -150,7 +151,7 @@ def _solve(problem: _Problem, support: Array, iterations: Array) -> _Point:
     return _judge(problem, t, t * rise - start, iterations + 1)
 
 
-@jax.jit
+@one_launch
 def _exchange(problem: _Problem) -> _Point:
     """Exchange all indices on the wrong side of a support, for as long as that leaves fewer."""
 
@@ -170,7 +171,7 @@ def _exchange(problem: _Problem) -> _Point:
     return lax.while_loop(lambda carry: carry[3] > 0, step, start)[1]
 
 
-@jax.jit
+@one_launch
 def _follow(problem: _Problem, guess: _Point, longest: Array, max_iterations: int) -> _Point:
     """Follow the projections of (J'p, k) on the cone of all (d, t) with <g_i, d> >= t.
 

@@ -74,7 +74,7 @@ def test_a_first_guess_and_absent_indices():
         np.testing.assert_allclose(found.z[active], z, atol=1e-6)
     known = solve(matrix, offset, cold.z > 0, active)
     np.testing.assert_allclose(known.z, cold.z, atol=1e-6)
-    assert known.iterations == 2  # the support is right at once, and solved for once more
+    assert known.iterations <= 2  # the support is right at once, and solved for once more, if that
 
 
 def test_what_cannot_be_solved_is_told():

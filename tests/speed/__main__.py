@@ -1,6 +1,11 @@
-"""Print ratios and save them: ``python -m tests.speed --out speed`` (extra: bench)."""
+"""Print ratios and save them: ``python -m tests.speed --out speed`` (extra: bench).
+
+With ``--gpu`` on a GPU, TorchJD on the same one, and what there is to measure of kernels.
+"""
 
 import argparse
+import importlib
+import importlib.util
 import json
 import math
 import os
@@ -9,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import matplotlib
 import numpy as np
 
@@ -23,21 +29,32 @@ KEEP_MEMORY = (
     ":glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456"
 )
 SECTIONS = ["weights", "stacks", "peer_steps", "own_steps", "floor", "compile"]
+GPU_SECTIONS = ["weights", "stacks", "peer_steps", "own_steps", "kernels", "gpu_floor", "waits"]
 
 
 def main() -> None:
     """Measure section after section; what was measured is saved as it comes."""
     parser = argparse.ArgumentParser(prog="python -m tests.speed", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("speed-results"), help="folder")
-    parser.add_argument("--sections", nargs="+", default=SECTIONS, choices=SECTIONS)
+    parser.add_argument("--gpu", action="store_true", help="on the GPU that JAX finds")
+    choices = list(dict.fromkeys(SECTIONS + GPU_SECTIONS))
+    parser.add_argument("--sections", nargs="+", choices=choices, help="all if none is named")
     options = parser.parse_args()
     if os.environ.get("GLIBC_TUNABLES") != KEEP_MEMORY:
         command = [sys.executable, "-m", "tests.speed", *sys.argv[1:]]
         os.execve(sys.executable, command, os.environ | {"GLIBC_TUNABLES": KEEP_MEMORY})
+    platform = jax.default_backend()
+    if (platform == "gpu") != options.gpu:
+        parser.error(
+            f"JAX runs on {platform} here: "
+            + ("--gpu needs a GPU" if options.gpu else "pass --gpu, or set JAX_PLATFORMS=cpu")
+        )
+    if options.gpu and importlib.util.find_spec("torch"):
+        importlib.import_module("torch").set_default_device("cuda")
     options.out.mkdir(parents=True, exist_ok=True)
     jaxmtl.use_safe_cpu_compiler()
     rows: list[Ratio] = []
-    for section in options.sections:
+    for section in options.sections or (GPU_SECTIONS if options.gpu else SECTIONS):
         for row in _section(section):
             rows.append(row)
             spread = f"({row.low:.2f} to {row.high:.2f})"
@@ -57,9 +74,12 @@ def _section(name: str) -> Iterator[Ratio]:
             "stacks": against_torchjd.aggregation_of_stacks,
             "peer_steps": against_torchjd.steps,
         }[name]()
-    from tests.speed import against_ourselves
+    from tests.speed import against_ourselves, on_gpu
 
     return {
+        "kernels": on_gpu.kernels,
+        "gpu_floor": on_gpu.floor,
+        "waits": on_gpu.waits,
         "own_steps": against_ourselves.steps,
         "floor": against_ourselves.floor,
         "compile": against_ourselves.compile_times,

@@ -1,6 +1,7 @@
 """Times of several functions, taken in turn, so that a busy moment hits all of them."""
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -67,5 +68,12 @@ def _time(function: Callable[[], Any], calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         result = function()
-    jax.block_until_ready(result)
+    _wait_for(result)
     return (time.perf_counter() - start) / calls
+
+
+def _wait_for(result: Any) -> None:
+    jax.block_until_ready(result)
+    torch = sys.modules.get("torch")  # only where it is what we compare with
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()
