@@ -40,9 +40,12 @@ def test_the_host_waits_nowhere_in_a_step(programs, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_gramian_is_a_product_for_each_large_leaf_and_one_for_the_small(programs, name):
-    """Beside those of the backward passes; four of the 16 leaves are large."""
+    """Beside those of the backward passes; four of the 16 leaves are large.
+
+    One of upgrad's own is not of parameters' size.
+    """
 
     def products(program):
         return program["library"].get("__cublas$lt$matmul", 0)
 
-    assert products(programs[name]) <= products(programs["T backward"]) + 5
+    assert products(programs[name]) <= products(programs["T backward"]) + 5 + (name == "upgrad")
