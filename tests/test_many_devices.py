@@ -41,8 +41,12 @@ def start(module, *arguments, devices=1, **options):
 
 
 def run_sharded(kind):
+    return run_program("sharded", kind, devices=1 if kind == "alone" else 8)
+
+
+def run_program(module, *arguments, devices):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = start("sharded", kind, devices=1 if kind == "alone" else 8, **pipes)
+    process = start(module, *arguments, devices=devices, **pipes)
     try:
         out, errors = process.communicate(timeout=SECONDS)
     finally:

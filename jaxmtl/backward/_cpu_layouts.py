@@ -1,4 +1,4 @@
-"""Programs in the form that XLA compiles to fast code for CPU; the same numbers come out.
+"""Programs in the form that XLA compiles to fast code, where they are for a CPU; the same numbers.
 
 XLA's CPU compiler brings a convolution into the layout of its fast kernels only outside of loops
 and branches; inside, the derivatives of a convolution are 20 to 40 times slower. And of the
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmtl._platform import by_target
 from jaxmtl.backward._programs import (
     HOLDERS,
     is_program,
@@ -36,12 +37,10 @@ _OF_A_PRODUCT = {"dimension_numbers", "precision", "preferred_element_type", "ou
 
 
 def laid_out(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays that returns arrays, its program rewritten where it runs on CPU.
+    """A function of arrays that returns arrays, its program rewritten for the case of a CPU.
 
     Outside of ``jit`` it is run as it is: what is rewritten at each call is compiled at each call.
     """
-    if jax.default_backend() != "cpu":
-        return function
 
     def rewritten(*args: Any) -> Any:
         program, constants, shapes = read_program(function, *args)
@@ -76,6 +75,16 @@ def _rewritten(part: Any) -> Any:
     for eqn in part.eqns:
         if eqn.primitive.name in HOLDERS:
             params = {name: _rewritten(value) for name, value in eqn.params.items()}
+            if "branches_platforms" in params:  # of by_target: only what is for a CPU
+                pairs = zip(
+                    params["branches_platforms"],
+                    params["branches"],
+                    eqn.params["branches"],
+                    strict=True,
+                )
+                params["branches"] = tuple(
+                    new if "cpu" in (where or ()) else old for where, new, old in pairs
+                )
             eqn = eqn.replace(params=params)
         elif eqn.primitive.name == "conv_general_dilated":
             eqn = _with_features_last(eqn)
@@ -97,11 +106,11 @@ def _with_products_turned(eqns: list[Any], results: list[Any]) -> list[Any]:
         turned = None if product is None else _turned(product, eqn.params["permutation"])
         if turned is not None:
             del kept[id(product)]
-            kept[id(eqn)] = turned.replace(outvars=eqn.outvars)
+            kept[id(eqn)] = _for_cpu(turned, [product, eqn])
     return list(kept.values())
 
 
-def _turned(product: Any, order: tuple[int, ...]) -> Any | None:
+def _turned(product: Any, order: tuple[int, ...]) -> Callable[..., Any] | None:
     """B^T A^T for (A B)^T, or for each of a few rows A_t of A; None for all other orders."""
     params = dict(product.params)
     summed, batch = params["dimension_numbers"]
@@ -113,7 +122,7 @@ def _turned(product: Any, order: tuple[int, ...]) -> Any | None:
     lefts, rights = range(left), range(left, left + right)
     if order == (*rights, *lefts):
         params["dimension_numbers"] = (summed[::-1], batch)
-        return product.replace(invars=product.invars[::-1], params=params)
+        return lambda left, right: product.primitive.bind(right, left, **params)
     if order != (0, *rights, *lefts[1:]) or 0 in summed[0]:
         return None
     if not 0 < product.invars[0].aval.shape[0] <= _FEW_ROWS:
@@ -124,13 +133,20 @@ def _turned(product: Any, order: tuple[int, ...]) -> Any | None:
     def of_each(stack: Any, shared: Any) -> Any:
         return jnp.stack([product.primitive.bind(shared, row, **params) for row in stack])
 
-    return _operation(of_each, product)
+    return of_each
 
 
-def _operation(function: Callable[..., Any], eqn: Any) -> Any:
-    """A function in place of an operation of a program."""
-    program, _, _ = read_program(jax.jit(function), *(var.aval for var in eqn.invars))
-    return program.eqns[0].replace(invars=eqn.invars, outvars=eqn.outvars)
+def _for_cpu(function: Callable[..., Any], eqns: list[Any]) -> Any:
+    """An operation that on CPU is a function, elsewhere the operations one after the other."""
+
+    def as_they_were(*args: Any) -> Any:
+        for eqn in eqns:
+            args = (eqn.primitive.bind(*args, **eqn.params),)
+        return args[0]
+
+    way = jax.jit(functools.partial(by_target, cpu=function, default=as_they_were))
+    program, _, _ = read_program(way, *(var.aval for var in eqns[0].invars))
+    return program.eqns[0].replace(invars=eqns[0].invars, outvars=eqns[-1].outvars)
 
 
 def _with_features_last(eqn: Any) -> Any:
@@ -150,4 +166,4 @@ def _with_features_last(eqn: Any) -> Any:
         result = lax.conv_general_dilated(image, kernel, dimension_numbers=fast, **params)
         return jnp.moveaxis(result, fast.out_spec, numbers.out_spec)
 
-    return _operation(convolve, eqn)
+    return _for_cpu(convolve, [eqn])

@@ -1,5 +1,6 @@
 """Backward passes of a function of several losses: one, or one for each loss."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmtl._checks import check_floating
-from jaxmtl._platform import on_one_cpu
+from jaxmtl._platform import by_target
 from jaxmtl._task_names import in_written_order
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._cpu_layouts import laid_out, largest_result
@@ -62,8 +63,7 @@ def linearise(
       forward: whether directional derivatives are wanted too, which ``jax.custom_vjp`` does not
         have.
     """
-    warn_if_miscompiled()
-    params = chosen(args, argnums)
+    params = warn_if_miscompiled(chosen(args, argnums))
     numbers, primals = ((argnums,), (params,)) if isinstance(argnums, int) else (argnums, params)
 
     returned: list[Any] = []
@@ -165,11 +165,16 @@ def pull_back_each(at: Linearised, chunk_size: int | None) -> PyTree:
         return in_chunks(function, rows, chunk_size)
 
     def for_each(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
-        if chunk_size is None and on_one_cpu() and is_staged():
+        def in_turn(rows: PyTree) -> PyTree:
+            # Two in a turn, since each keeps less than all cores busy.
+            return lax.scan(lambda _, row: (None, function(row)), None, rows, unroll=2)[1]
+
+        if chunk_size is None and is_staged():
             first = jax.tree.map(lambda leaf: leaf[0], rows)
             if len(jax.tree.leaves(rows)[0]) * largest_result(function, first) >= CACHE:
-                # Two in a turn, since each keeps less than all cores busy.
-                return lax.scan(lambda _, row: (None, function(row)), None, rows, unroll=2)[1]
+                return by_target(
+                    rows, cpu=in_turn, default=functools.partial(side_by_side, function)
+                )
         return side_by_side(function, rows)
 
     def by_rows() -> PyTree:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxmtl._checks import is_real, path_name, shown
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.backward._manual_axes import vary_like
 
 
 def count_losses(losses: PyTree) -> int:
@@ -45,10 +46,12 @@ def count_losses(losses: PyTree) -> int:
 def like_losses(weights: Array, losses: PyTree) -> PyTree:
     """(T,) weights as cotangents of the losses' structure and types."""
     leaves, treedef = jax.tree.flatten(losses)
-    if len(leaves) == 1 and leaves[0].ndim == 1:
-        return jax.tree.unflatten(treedef, [weights.astype(leaves[0].dtype)])
-    parts = [weights[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(treedef, parts)
+    parts = [weights] if leaves[0].ndim else [weights[i] for i in range(len(leaves))]
+    typed = [
+        vary_like(part.astype(leaf.dtype), jax.typeof(leaf))
+        for part, leaf in zip(parts, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, typed)
 
 
 def losses_and_aux(value: Any, has_aux: bool) -> tuple[PyTree, Any]:

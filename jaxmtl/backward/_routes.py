@@ -20,6 +20,7 @@ from jaxmtl.backward._linearise import (
     pull_back_weights,
 )
 from jaxmtl.backward._losses import like_losses
+from jaxmtl.backward._manual_axes import check_summed
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, BalancerState, Given, check_balancer
 from jaxmtl.balancing._gram import solve_dtype
@@ -127,6 +128,8 @@ def value_and_balanced_grad(
             lean = measures and memory == "lean"
             at = linearise(fun, argnums, has_aux, args, kwargs, forward=lean)
             options = {"losses": at.losses, "active": active, **extra}
+            if needs_stack or measures:
+                check_summed(at.pull_back, at.losses)
             found = None
             if measures and not needs_stack:
                 are_measured = select_leaves(roles.measured, params)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.backward._manual_axes import vary_like
 from jaxmtl.backward._programs import is_variable, opened, read_program, run_program
 
 # How the way back from losses that were stacked begins, in this and earlier versions of JAX.
@@ -129,6 +130,13 @@ def _by_task(program: Any, eqn: Any, values: dict[Any, Any]) -> Sequence[Any] | 
         left, right = rows
         both = {task: left[task] + right[task] for task in left.keys() & right.keys()}
         return [Rows(left | right | both)]
+    if eqn.primitive.name == "sharding_constraint":
+        # For each row before they are stacked: XLA would make them, and the stack, spread over the
+        # devices in another way, and exchange them after.
+        pinned = Rows()
+        for task, row in rows[0].items():
+            [pinned[task]] = _run(program, [eqn], eqn.outvars, {eqn.invars[0]: row})
+        return [pinned]
     if eqn.primitive.name in TAKE_APART:
         if not any(isinstance(row, np.ndarray) for row in rows[0].values()):
             return None
@@ -144,8 +152,9 @@ def _apart(program: Any, eqn: Any, row: Any) -> list[Any]:
     """Take one row apart; one of known numbers also while a function is traced."""
     if not isinstance(row, np.ndarray):
         return _run(program, [eqn], eqn.outvars, {eqn.invars[0]: row})
+    part = program.replace(constvars=(), invars=eqn.invars, outvars=eqn.outvars, eqns=[eqn])
     with jax.ensure_compile_time_eval():
-        return [np.asarray(x) for x in _run(program, [eqn], eqn.outvars, {eqn.invars[0]: row})]
+        return [np.asarray(x) for x in run_program(part, (), [row])]
 
 
 def _may_count(row: Any) -> bool:
@@ -157,7 +166,7 @@ def _run(program: Any, eqns: list[Any], results: list[Any], values: dict[Any, An
     """Run a part of a program."""
     read = [var for var in _read_by(eqns) if var in values]
     part = program.replace(constvars=(), invars=read, outvars=results, eqns=eqns)
-    return run_program(part, (), [values[var] for var in read])
+    return run_program(part, (), [vary_like(values[var], var.aval) for var in read])
 
 
 def _run_inlined(

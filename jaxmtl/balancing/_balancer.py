@@ -143,7 +143,8 @@ def make_balancer(
                 combine(weights, next(to_weigh)).astype(leaf.dtype) if w else combine(plain, leaf)
                 for leaf, w in zip(leaves, are_weighted, strict=True)
             ]
-            if "gramian" not in weighting.reads or preparation is not None or timing is not None:
+            is_asked = timing is None or timing.period is None
+            if "gramian" not in weighting.reads or preparation is not None or not is_asked:
                 return updates, updates
             # The Gramian vouches for what it measured: a non-finite entry shows on its diagonal.
             are_measured = select_leaves(roles.measured, grads)

@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmtl._checks import wide_dtype
-from jaxmtl._platform import on_one_cpu
+from jaxmtl._platform import by_target, may_be_sharded
 from jaxmtl._typing import Array, PyTree
 
 _OVER_COLUMNS = (((1,), (1,)), ((), ()))
@@ -42,34 +42,59 @@ def gramian(leaves: Sequence[Array]) -> Array:
     """
     num_tasks = len(leaves[0])
     few = 2 <= num_tasks <= 4 or num_tasks * sum(leaf.size for leaf in leaves) <= _FEW_PRODUCTS
-    total = _gramian_by_halves(leaves) if few and on_one_cpu() else _contracted(leaves, leaves)
+    total = _by_target(_gramian_by_halves if few else _in_blocks, leaves)
     return (total + total.T) / 2
 
 
 @jax.jit
 def cross_gramian(leaves: Sequence[Array], others: Sequence[Array]) -> Array:
     """Inner products of two stacks, <g_i, h_j>, summed over the leaves: (T, T)."""
-    return _contracted(leaves, others)
+    return _by_target(_in_blocks, leaves, others)
 
 
-def _contracted(leaves: Sequence[Array], others: Sequence[Array]) -> Array:
+def _by_target(for_cpu: Callable[..., Array], *stacks: Sequence[Array]) -> Array:
+    """Where nothing is sharded, small leaves may be laid side by side, and columns walked over."""
+    if may_be_sharded([leaf for leaves in stacks for leaf in leaves]):
+        return _leaf_by_leaf(*stacks)
+    return by_target(*stacks, cpu=for_cpu, default=_in_few_products)
+
+
+def _leaf_by_leaf(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
+    """One contraction a leaf."""
+    others = leaves if others is None else others
     dtype = solve_dtype([*leaves, *others])
-    if on_one_cpu():
-        # A walk over blocks is faster on CPU, and more exact; and nothing there is sharded.
-        lefts = _joined(leaves, dtype)
-        rights = lefts if others is leaves else _joined(others, dtype)
-        parts = [_blockwise_gramian(*pair, dtype) for pair in zip(lefts, rights, strict=True)]
-    else:
-        parts = [_whole_gramian(*pair, dtype) for pair in zip(leaves, others, strict=True)]
+    parts = [_whole_gramian(*pair, dtype) for pair in zip(leaves, others, strict=True)]
     return functools.reduce(operator.add, parts)
 
 
-def _joined(stacks: Sequence[Array], dtype: jnp.dtype) -> list[Array]:
-    """Stacks as matrices, those of few columns side by side in one: many products take longer."""
-    flat = [stack.reshape(len(stack), -1) for stack in stacks]
-    small = [stack.astype(dtype) for stack in flat if stack.shape[1] <= 4096]
-    large = [stack for stack in flat if stack.shape[1] > 4096]
+def _in_few_products(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
+    """One contraction a large leaf, and one for all small ones: each is a launch of its own."""
+    dtype = solve_dtype([*leaves, *(others or [])])
+    lefts = _joined(leaves, dtype, 2**16)
+    rights = lefts if others is None else _joined(others, dtype, 2**16)
+    parts = [_whole_gramian(*pair, dtype) for pair in zip(lefts, rights, strict=True)]
+    return jnp.sum(jnp.stack(parts), axis=0)
+
+
+def _in_blocks(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
+    """A walk over blocks of columns."""
+    dtype = solve_dtype([*leaves, *(others or [])])
+    lefts = _joined(leaves, dtype, 2**12)
+    rights = lefts if others is None else _joined(others, dtype, 2**12)
+    parts = [_blockwise_gramian(*pair, dtype) for pair in zip(lefts, rights, strict=True)]
+    return functools.reduce(operator.add, parts)
+
+
+def _joined(stacks: Sequence[Array], dtype: jnp.dtype, most: int) -> list[Array]:
+    """Stacks, those of at most so many columns side by side in one: many products take longer."""
+    are_small = [stack.size <= most * len(stack) for stack in stacks]
+    large = [stack for stack, is_small in zip(stacks, are_small, strict=True) if not is_small]
+    small = [_flat(stack).astype(dtype) for stack in itertools.compress(stacks, are_small)]
     return [*large, jnp.concatenate(small, axis=1)] if small else large
+
+
+def _flat(stack: Array) -> Array:
+    return stack.reshape(len(stack), -1)
 
 
 def _whole_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
@@ -96,7 +121,7 @@ def _gramian_by_halves(leaves: Sequence[Array]) -> Array:
     order = {pair: n for n, pair in enumerate(_pairs(len(tasks)))}
     index = jnp.array([[order[min(i, j), max(i, j)] for j in tasks] for i in tasks])
     sums, ends = [], []
-    for matrix in _joined(leaves, dtype):
+    for matrix in map(_flat, _joined(leaves, dtype, 2**12)):
         size = matrix.shape[1]
         whole = size // _TILE * _TILE if size >= 8 * _TILE else 0
         ends.append(matrix[:, whole:].astype(dtype))
@@ -147,13 +172,15 @@ def _blockwise_gramian(left: Array, right: Array, dtype: jnp.dtype) -> Array:
     compile; of many, blocks of fewer than 512 to 2048 cost more in the steps of the loop than they
     gain.
     """
+    alike, left = left is right, _flat(left)
+    right = left if alike else _flat(right)
     num_tasks, size = left.shape
     block = 2 ** round(math.log2(4 * math.sqrt(max(size, 1))))
     if size > 4096:
         block = min(max(block, 512), 2048)
     # Three products of halves make a symmetric matrix with less work than one of the whole, and
     # use the cores that a product of a few rows does not; large ones use them all the same.
-    cut = num_tasks // 2 if left is right and 16 <= num_tasks <= 64 else num_tasks
+    cut = num_tasks // 2 if alike and 16 <= num_tasks <= 64 else num_tasks
 
     def of_columns(start: Any, width: int) -> list[Array]:
         a, b = (lax.dynamic_slice_in_dim(stack, start, width, 1) for stack in (left, right))
@@ -228,11 +255,29 @@ def only_active(active: Array, leaf: Array) -> Array:
 
 def finite_rows(tree: PyTree) -> Array:
     """For each task, whether all of its rows in a tree of stacked leaves are finite: (T,) bool."""
+    return rows_where(jnp.isfinite, tree)
+
+
+def rows_where(test: Callable[[Array], Array], tree: PyTree) -> Array:
+    """For each task, whether a test holds for all entries of its rows: (T,) bool."""
     found = [
-        jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
-        for leaf in jax.tree.leaves(tree)
+        jnp.all(holds, axis=tuple(range(1, holds.ndim)))
+        for holds in hold_by_shape(test, jax.tree.leaves(tree))
     ]
     return jnp.all(jnp.stack(found), axis=0)
+
+
+def hold_by_shape(test: Callable[[Array], Array], leaves: Sequence[Array]) -> list[Array]:
+    """Where a test holds in all leaves of one shape: an array of bools a shape.
+
+    So that few are reduced, since each reduction is a launch of its own on a GPU. What is sharded
+    stays apart: leaves of one shape need not lie on the same devices.
+    """
+    groups: dict[Any, list[Array]] = {}
+    apart = may_be_sharded(leaves)
+    for number, leaf in enumerate(leaves):
+        groups.setdefault(number if apart else leaf.shape, []).append(test(leaf))
+    return [functools.reduce(operator.and_, group) for group in groups.values()]
 
 
 def rows(values: Array, leaf: Array) -> Array:

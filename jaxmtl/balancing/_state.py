@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._base import Balancer, BalancerState
+from jaxmtl.balancing._gram import hold_by_shape
 from jaxmtl.balancing._timing import init_timing
 
 
@@ -82,7 +83,9 @@ def holds_nan(tree: PyTree) -> Array:
 
 def all_finite(leaves: Sequence[Array]) -> Array:
     """Whether all these arrays are finite."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves] or [True]))
+    return jnp.all(
+        jnp.stack([jnp.all(finite) for finite in hold_by_shape(jnp.isfinite, leaves)] or [True])
+    )
 
 
 def after_step(finite: Array, new: BalancerState, old: BalancerState) -> BalancerState:

@@ -10,7 +10,7 @@ from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.balancing._gram import only_active, rows
+from jaxmtl.balancing._gram import only_active, rows, rows_where
 from jaxmtl.gradients._tracking import Tracked, init_tracked, track
 from jaxmtl.solvers.scaling import reciprocal
 
@@ -61,10 +61,7 @@ def db_mtl(num_tasks: int, *, decay: float = 0.9, decay_power: float = 0.5) -> B
         per_loss = reciprocal(given.losses)
         dtype = per_loss.dtype
         logs = jax.tree.map(lambda g: g.astype(dtype) * rows(per_loss, g), grads)
-        moving = [
-            jnp.any(leaf != 0, axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(logs)
-        ]
-        takes_part = given.active & jnp.any(jnp.stack(moving), axis=0)
+        takes_part = given.active & ~rows_where(lambda leaf: leaf == 0, logs)
         share: Any = decay / (tracked.seen + 1).astype(dtype) ** decay_power
         tracked = track(tracked, logs, takes_part, share)
         # An average that only fades would be brought back to full length.

@@ -17,12 +17,19 @@ from tests.references import as_vector, relative_error
 
 
 def operations(function, *args):
-    """All operations of a function's program, those inside of others too."""
+    """All operations of a function's program for CPU, those inside of others too."""
+
+    def parts(eqn):
+        targets = eqn.params.get("branches_platforms")
+        if targets is None:
+            return list(eqn.params.values())
+        branches = zip(targets, eqn.params["branches"], strict=True)
+        return [branch for target, branch in branches if "cpu" in (target or ())]
 
     def of(jaxpr):
         for eqn in jaxpr.eqns:
             yield eqn
-            for inner in jax.tree.leaves(list(eqn.params.values())):
+            for inner in jax.tree.leaves(parts(eqn)):
                 inner = getattr(inner, "jaxpr", inner)
                 if isinstance(inner, Jaxpr):
                     yield from of(inner)

@@ -244,3 +244,24 @@ def test_gradients_can_be_differentiated_and_batched():
     found = jax.vmap(jax.grad(norm), (None, 0))(p, x)
     np.testing.assert_allclose(found, 36 * np.asarray(x) ** 2 * np.asarray(p) ** 3, rtol=1e-6)
     assert relative_error(np.asarray(found[0]), 36 * np.array([1.0, -32.0])) < 1e-6
+
+
+def test_what_is_pinned_to_devices_is_pinned_for_each_task_before_it_is_stacked():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    by_batch = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    x, heads = np.float32(X), {"a": 1.0, "b": -2.0}
+
+    def losses(w):
+        h = jax.lax.with_sharding_constraint(jnp.tanh(jnp.asarray(x) @ w), by_batch)
+        return {name: jnp.mean((h * head - 1) ** 2) for name, head in heads.items()}
+
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(x.shape[1], 4)), jnp.float32)
+    function = jaxmtl.value_and_task_grads(losses)
+    rows = [eqn.outvars[0].aval.shape for eqn in named("sharding_constraint", function, w)]
+    assert rows == [(len(x), 4)] * 3  # forward, and back for each task
+
+    _, grads = jax.jit(function)(w)
+    z = np.tanh(x.astype(np.float64) @ np.asarray(w, np.float64))
+    for row, head in zip(grads, heads.values(), strict=True):
+        exact = x.T @ (2 * head * (z * head - 1) * (1 - z**2)) / z.size
+        assert relative_error(row, exact) < 1e-6

@@ -18,9 +18,13 @@ import jax, jax.numpy as jnp, jaxmtl, warnings
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     for _ in range(2):
-        jaxmtl.value_and_task_grads(lambda x: (x[0], x[1]))(jnp.ones(2))
+        {jit}(jaxmtl.value_and_task_grads(lambda x: (x[0], x[1])))(jnp.ones(2))
 print(len(caught), *(w.message for w in caught), *(w.filename for w in caught))
 """
+
+
+def trace(before="", jit=""):
+    return TRACE.format(before=before, jit=jit)
 
 
 def run(code, flags=""):
@@ -31,25 +35,26 @@ def run(code, flags=""):
 
 
 @affected
-def test_one_warning_names_the_cure_and_points_at_the_caller():
-    out = run(TRACE.format(before=""))
+@pytest.mark.parametrize("jit", ["", "jax.jit"])
+def test_one_warning_names_the_cure_and_points_at_the_caller(jit):
+    out = run(trace(jit=jit))
     assert out.stdout.startswith("1 jaxlib"), out.stderr
     assert "jaxmtl.use_safe_cpu_compiler()" in out.stdout
     assert out.stdout.rstrip().endswith("<string>")
 
 
 def test_no_warning_after_the_cure():
-    out = run(TRACE.format(before="jaxmtl.use_safe_cpu_compiler()"))
+    out = run(trace("jaxmtl.use_safe_cpu_compiler()"))
     assert out.stdout.strip() == "0", out.stderr
 
 
 def test_no_warning_where_the_user_set_the_flag():
     flags = _xla_cpu.CURE if _xla_cpu._is_affected() else ""
-    assert run(TRACE.format(before=""), flags).stdout.strip() == "0"
+    assert run(trace(), flags).stdout.strip() == "0"
 
 
 @affected
 def test_a_late_call_is_an_error_not_a_false_comfort():
-    out = run(TRACE.format(before="jnp.ones(2)\njaxmtl.use_safe_cpu_compiler()"))
+    out = run(trace("jnp.ones(2)\njaxmtl.use_safe_cpu_compiler()"))
     assert out.returncode != 0
     assert "came too late" in out.stderr

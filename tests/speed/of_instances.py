@@ -1,6 +1,7 @@
 """One loss an example: steps beside a plain one, and beside TorchJD's autogram."""
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -61,7 +62,7 @@ def _draw(rng: np.random.Generator, *shape: int) -> jax.Array:
 
 
 def _dense(rng: np.random.Generator, examples: int) -> Any:
-    params = [(_draw(rng, a, b), jnp.zeros(b)) for a, b in zip(SIZES, SIZES[1:], strict=False)]
+    params = [(_draw(rng, a, b), jnp.zeros(b)) for a, b in itertools.pairwise(SIZES)]
 
     def apply(params: Any, x: Any) -> Any:
         for kernel, bias in params[:-1]:

@@ -1,0 +1,51 @@
+"""A step is that of T backward passes and their mean, and at most 12 launches more."""
+
+import pytest
+
+from jaxmtl.methods import METHODS
+from tests.targets.machines import missing, run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("targets"),
+    pytest.mark.skipif(bool(missing("cuda")), reason=missing("cuda")),
+]
+MOST = 12
+# Those that keep something as large as the stack, or draw it, write or read it leaf by leaf (there
+# are 16); famo keeps more vectors than others, whose old values stay where a step is broken.
+LARGER = {"famo": 14, "graddrop": 18, "moco": 20, "db_mtl": 29, "excess_mtl": 34}
+
+
+@pytest.fixture(scope="module")
+def programs():
+    return run("steps", timeout=1800)
+
+
+def test_t_backward_passes_are_more_than_a_plain_step(programs):
+    """Else the sum below would allow for less than it says; 17 when it was written."""
+    own = programs["T backward"]["launches"] - programs["plain"]["launches"]
+    assert 0 < own <= 20
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_costs_few_launches_more(programs, name):
+    more = programs[name]["launches"] - programs["T backward"]["launches"]
+    assert more <= LARGER.get(name, MOST)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_host_waits_nowhere_in_a_step(programs, name):
+    assert programs[name]["waits"] == 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_gramian_is_a_product_for_each_large_leaf_and_one_for_the_small(programs, name):
+    """Beside those of the backward passes; four of the 16 leaves are large.
+
+    One of upgrad's own is not of parameters' size.
+    """
+
+    def products(program):
+        return program["library"].get("__cublas$lt$matmul", 0)
+
+    assert products(programs[name]) <= products(programs["T backward"]) + 5 + (name == "upgrad")
