@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._example_axis import Cotangents, axis_after
+from jaxmtl.backward._losses import like_losses
 from jaxmtl.backward._outer_products import Outer, Stack, Terms, Whole, transposed, written_out
 from jaxmtl.backward._programs import (
     is_program,
@@ -50,8 +51,9 @@ def per_example_terms(
       Mixed: where the examples do not stay apart.
     """
     program, constants, _ = read_program(pull_back, losses)
-    [seed] = jax.tree.leaves(losses)
-    return _run(program, constants, [Cotangents(jnp.ones_like(seed), 0)], most)
+    [leaf] = jax.tree.leaves(losses)
+    [seed] = jax.tree.leaves(like_losses(jnp.ones(leaf.shape), losses))
+    return _run(program, constants, [Cotangents(seed, 0)], most)
 
 
 def rows_of(found: Any, aval: Any, examples: int) -> Array:

@@ -2,12 +2,17 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxmtl._checks import real_array
+from jaxmtl._platform import by_target
 from jaxmtl._typing import Array
 from jaxmtl.solvers._inputs import read_mask, read_matrix, read_vector
 from jaxmtl.solvers.complementarity import Complementarity, complementarity
 from jaxmtl.solvers.scaling import equilibrate
+
+# From so many on the turns of a loop cost a CPU less than they save.
+_MANY = 64
 
 
 def dual_cone(gramian: Array, weights: Array, active: Array | None = None) -> Complementarity:
@@ -45,7 +50,7 @@ def dual_cone(gramian: Array, weights: Array, active: Array | None = None) -> Co
     gramian = read_matrix("gramian", gramian)
     if jnp.ndim(real_array("weights", weights)) == 2:
         weights = jnp.asarray(weights)
-        return jax.vmap(dual_cone, in_axes=(None, 0, None))(gramian, weights, active)
+        return _for_each(gramian, weights, read_mask("active", active, weights.shape[1]))
     weights = read_vector("weights", weights)
     if gramian.shape != 2 * weights.shape:
         raise ValueError(
@@ -61,3 +66,21 @@ def dual_cone(gramian: Array, weights: Array, active: Array | None = None) -> Co
         offset = (gramian * scale[:, None]) @ weights
         found = complementarity(scaled, offset, active=present)
         return found._replace(z=weights + found.z * scale)
+
+
+@jax.jit
+def _for_each(gramian: Array, weights: Array, active: Array) -> Complementarity:
+    """Project for each row of weights: side by side, or on a CPU one after the other.
+
+    There side by side saves nothing, holds N systems, and all take as many as the slowest.
+    """
+
+    def side_by_side(gramian: Array, weights: Array, active: Array) -> Complementarity:
+        return jax.vmap(dual_cone, in_axes=(None, 0, None))(gramian, weights, active)
+
+    def in_turn(gramian: Array, weights: Array, active: Array) -> Complementarity:
+        return lax.map(lambda u: dual_cone(gramian, u, active), weights)
+
+    if len(weights) < _MANY:
+        return side_by_side(gramian, weights, active)
+    return by_target(gramian, weights, active, cpu=in_turn, default=side_by_side)
