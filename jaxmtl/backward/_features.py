@@ -12,8 +12,9 @@ from jaxmtl._typing import PyTree, TaskVector
 from jaxmtl.backward._cpu_layouts import laid_out
 from jaxmtl.backward._linearise import linearise, pull_back_each, pull_back_weights
 from jaxmtl.balancing._base import Balancer, BalancerState, check_balancer
-from jaxmtl.balancing._gram import finite_rows, only_active, rows, solve_dtype
-from jaxmtl.balancing._state import after_step, all_finite, check_is_state, check_state
+from jaxmtl.balancing._entries import all_finite, finite_rows
+from jaxmtl.balancing._gram import only_active, rows, solve_dtype
+from jaxmtl.balancing._state import after_step, check_is_state, check_state
 from jaxmtl.balancing._step import read_extra
 
 

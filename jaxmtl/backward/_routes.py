@@ -23,9 +23,10 @@ from jaxmtl.backward._losses import like_losses
 from jaxmtl.backward._manual_axes import check_summed
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, BalancerState, Given, check_balancer
+from jaxmtl.balancing._entries import all_finite
 from jaxmtl.balancing._gram import solve_dtype
 from jaxmtl.balancing._leaf_roles import select_leaves
-from jaxmtl.balancing._state import all_finite, check_is_state, check_state
+from jaxmtl.balancing._state import check_is_state, check_state
 from jaxmtl.balancing._step import read_extra, read_inputs, take_step
 from jaxmtl.balancing._timing import is_due
 from jaxmtl.solvers.scaling import reciprocal

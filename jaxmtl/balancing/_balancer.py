@@ -17,10 +17,10 @@ from jaxmtl.balancing._base import (
     Timing,
     Weighting,
 )
+from jaxmtl.balancing._entries import finite_rows
 from jaxmtl.balancing._gram import (
     combine,
     cross_gramian,
-    finite_rows,
     gramian,
     only_active,
     solve_dtype,

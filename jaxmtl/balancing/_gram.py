@@ -18,7 +18,7 @@ from jax import lax
 
 from jaxmtl._checks import wide_dtype
 from jaxmtl._platform import by_target, may_be_sharded
-from jaxmtl._typing import Array, PyTree
+from jaxmtl._typing import Array
 
 _OVER_COLUMNS = (((1,), (1,)), ((), ()))
 _TILE = 8 * 8 * 16
@@ -251,33 +251,6 @@ def count_present(active: Array, dtype: Any) -> Array:
 def only_active(active: Array, leaf: Array) -> Array:
     """Zero the rows of absent tasks: the gradient of a mean over no examples is often NaN."""
     return jnp.where(rows(active, leaf), leaf, jnp.zeros((), leaf.dtype))
-
-
-def finite_rows(tree: PyTree) -> Array:
-    """For each task, whether all of its rows in a tree of stacked leaves are finite: (T,) bool."""
-    return rows_where(jnp.isfinite, tree)
-
-
-def rows_where(test: Callable[[Array], Array], tree: PyTree) -> Array:
-    """For each task, whether a test holds for all entries of its rows: (T,) bool."""
-    found = [
-        jnp.all(holds, axis=tuple(range(1, holds.ndim)))
-        for holds in hold_by_shape(test, jax.tree.leaves(tree))
-    ]
-    return jnp.all(jnp.stack(found), axis=0)
-
-
-def hold_by_shape(test: Callable[[Array], Array], leaves: Sequence[Array]) -> list[Array]:
-    """Where a test holds in all leaves of one shape: an array of bools a shape.
-
-    So that few are reduced, since each reduction is a launch of its own on a GPU. What is sharded
-    stays apart: leaves of one shape need not lie on the same devices.
-    """
-    groups: dict[Any, list[Array]] = {}
-    apart = may_be_sharded(leaves)
-    for number, leaf in enumerate(leaves):
-        groups.setdefault(number if apart else leaf.shape, []).append(test(leaf))
-    return [functools.reduce(operator.and_, group) for group in groups.values()]
 
 
 def rows(values: Array, leaf: Array) -> Array:

@@ -1,6 +1,5 @@
 """What a balancer keeps from step to step: how it starts, whether it fits, what a step replaces."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,7 +7,6 @@ import jax.numpy as jnp
 
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._base import Balancer, BalancerState
-from jaxmtl.balancing._gram import hold_by_shape
 from jaxmtl.balancing._timing import init_timing
 
 
@@ -79,13 +77,6 @@ def holds_nan(tree: PyTree) -> Array:
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     found = [jnp.any(jnp.isnan(leaf)) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.any(jnp.stack(found)) if found else jnp.asarray(False)
-
-
-def all_finite(leaves: Sequence[Array]) -> Array:
-    """Whether all these arrays are finite."""
-    return jnp.all(
-        jnp.stack([jnp.all(finite) for finite in hold_by_shape(jnp.isfinite, leaves)] or [True])
-    )
 
 
 def after_step(finite: Array, new: BalancerState, old: BalancerState) -> BalancerState:

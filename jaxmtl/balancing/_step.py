@@ -11,7 +11,8 @@ from jaxmtl._task_names import common_names
 from jaxmtl._task_values import task_mask, task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._base import Balancer, BalancerState, Given, Weighting
-from jaxmtl.balancing._state import after_step, all_finite, holds_nan, keep
+from jaxmtl.balancing._entries import all_finite
+from jaxmtl.balancing._state import after_step, holds_nan, keep
 from jaxmtl.balancing._timing import TimingState, applied, is_due
 
 

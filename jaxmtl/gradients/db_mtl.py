@@ -10,7 +10,8 @@ from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.balancing._gram import only_active, rows, rows_where
+from jaxmtl.balancing._entries import rows_where
+from jaxmtl.balancing._gram import only_active, rows
 from jaxmtl.gradients._tracking import Tracked, init_tracked, track
 from jaxmtl.solvers.scaling import reciprocal
 
