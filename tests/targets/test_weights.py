@@ -38,3 +38,12 @@ def test_few_launches_and_no_wait(programs, name):
     assert program["waits"] == 0
     assert program["library_in_loops"] == {}
     assert program["kernels"] == IN_KERNELS.get(name, 0)
+
+
+def test_on_sixteen_gpus_each_solves_alone():
+    """Nothing goes between them but the Gramian."""
+    for program in run("several").values():
+        assert program["kernels"] == 3
+        assert program["loops"] == []
+        assert program["waits"] == 0
+        assert [kind for kind, *_ in program["collectives"]] == ["all-reduce"]
