@@ -7,11 +7,13 @@ CUDA, in float32 and for a few tasks, it becomes one kernel (``_kernel``). That 
 the program is lowered, not where it is traced: the target decides, and no other target pays for it.
 
 JAX promises nothing about the interfaces behind this. Where one of them is gone, or the kernel
-cannot be made, XLA's loops take over, with one warning.
+cannot be made, XLA's loops take over, with one warning. On GPUs that Triton does not know (before
+Ampere) they stay, and wherever JAXMTL_ONE_LAUNCH is 0.
 """
 
 import functools
 import math
+import os
 import types
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,6 +32,9 @@ MOST_ENTRIES = 2**12
 _TYPES = ("bool", "float32", "int32")
 # Runs kernels on every platform, interpreted, operation by operation: for tests.
 INTERPRETED = False
+# Set to 0 before jaxmtl is imported, XLA's loops stay on GPUs too.
+SWITCH = "JAXMTL_ONE_LAUNCH"
+_WANTED = os.environ.get(SWITCH, "1") != "0"
 
 
 def one_launch(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,7 +100,8 @@ def _primitive() -> Any:
         # No kernel outlives the compiler that it was written for, as what is exported must.
         exported = module.lowering_parameters.for_export
         platforms = tuple(context.platforms or module.platforms)
-        if INTERPRETED or (platforms == ("cuda",) and not exported):
+        on_gpu = platforms == ("cuda",) and not exported and _WANTED and _has_triton()
+        if INTERPRETED or on_gpu:
             kernel = functools.partial(_kernel, interpret=platforms != ("cuda",))
             in_kernel = mlir.lower_fun(kernel, multiple_results=True)
             plain = [jax.core.ShapedArray(a.shape, a.dtype) for a in context.avals_in]
@@ -114,6 +120,14 @@ def _primitive() -> Any:
     ad.primitive_jvps[launch] = jvp
     mlir.register_lowering(launch, lower)
     return launch
+
+
+def _has_triton() -> bool:
+    """Whether the GPUs here, if there are any, are of the kind that Triton compiles for."""
+    if jax.default_backend() not in ("gpu", "cuda"):  # ahead of time, for one that is described
+        return True
+    capability = getattr(jax.devices()[0], "compute_capability", "8.0")
+    return float(capability) >= 8
 
 
 def _alone() -> Any:

@@ -64,6 +64,26 @@ def test_where_xla_keeps_its_loops():
         assert lowered(barrier, jnp.eye(8, dtype=jnp.float32)) == (1, 0)
 
 
+class Gpu:
+    def __init__(self, capability):
+        self.compute_capability = capability
+
+
+@pytest.mark.parametrize(("capability", "kernels"), [("7.5", 0), ("8.0", 1), ("12.0", 1)])
+def test_a_gpu_that_triton_does_not_know_has_loops(capability, kernels, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(jax, "default_backend", lambda: "gpu")
+        patched.setattr(jax, "devices", lambda: [Gpu(capability)])
+        assert _one_launch._has_triton() == bool(kernels)
+
+
+def test_they_can_be_switched_off(monkeypatch):
+    monkeypatch.setattr(_one_launch, "_WANTED", False)
+    jax.clear_caches()
+    assert lowered(barrier, gram(7)) == (0, 1)
+    jax.clear_caches()
+
+
 def test_what_is_exported_has_no_kernel():
     """JAX refuses to export one, and the compiler of another day might not know it."""
     shape = jax.ShapeDtypeStruct((8, 8), jnp.float32)
