@@ -8,7 +8,8 @@ Gradients of several losses
 Methods whose weights come from the losses, or from nothing
     ``equal``, ``static``, ``initial_loss``, ``prior_loss``, ``real_time_loss``, ``uncertainty``
     (``uncertainty_loss``), ``imtl_l``, ``gls``, ``dwa``, ``rlw``, ``famo`` (``famo_after_step``),
-    ``softadapt``, ``relobralo``, ``tchebycheff``, ``stch``, ``pbi``, ``cosmos``
+    ``softadapt``, ``relobralo``, ``brdr``, ``cov_weighting``, ``softmax_inverse``, ``power_mean``,
+    ``group_dro``, ``tchebycheff``, ``stch``, ``pbi``, ``cosmos``
 Methods whose weights come from the gradients
     ``gradnorm``, ``normalize``, ``lr_annealing``, ``ntk`` (``ntk_traces``), ``vqgan_adaptive``,
     ``pcgrad``, ``gradvac``, ``mgda``, ``epo``, ``upgrad``, ``dualproj``, ``cagrad``, ``nash_mtl``,
@@ -84,19 +85,24 @@ from jaxmtl.gradients.sdmgrad import sdmgrad
 from jaxmtl.gradients.upgrad import upgrad
 from jaxmtl.gradients.vqgan_adaptive import vqgan_adaptive
 from jaxmtl.losses._masks import masked_mean
+from jaxmtl.losses.brdr import brdr
 from jaxmtl.losses.cosmos import cosmos
+from jaxmtl.losses.cov_weighting import cov_weighting
 from jaxmtl.losses.dwa import dwa
 from jaxmtl.losses.equal import equal
 from jaxmtl.losses.famo import famo, famo_after_step
 from jaxmtl.losses.gls import gls
+from jaxmtl.losses.group_dro import group_dro
 from jaxmtl.losses.imtl_l import imtl_l
 from jaxmtl.losses.initial_loss import initial_loss
 from jaxmtl.losses.pbi import pbi
+from jaxmtl.losses.power_mean import power_mean
 from jaxmtl.losses.prior_loss import prior_loss
 from jaxmtl.losses.real_time_loss import real_time_loss
 from jaxmtl.losses.relobralo import relobralo
 from jaxmtl.losses.rlw import rlw
 from jaxmtl.losses.softadapt import softadapt
+from jaxmtl.losses.softmax_inverse import softmax_inverse
 from jaxmtl.losses.static import static
 from jaxmtl.losses.stch import stch
 from jaxmtl.losses.tchebycheff import tchebycheff
@@ -126,11 +132,13 @@ __all__ = [
     "Timing",
     "Weighting",
     "aligned_mtl",
+    "brdr",
     "by_task",
     "cagrad",
     "compare",
     "conflict_free",
     "cosmos",
+    "cov_weighting",
     "db_mtl",
     "diagnostics",
     "dualproj",
@@ -147,6 +155,7 @@ __all__ = [
     "graddrop",
     "gradnorm",
     "gradvac",
+    "group_dro",
     "imtl",
     "imtl_g",
     "imtl_l",
@@ -169,6 +178,7 @@ __all__ = [
     "pcgrad",
     "per_example",
     "per_task",
+    "power_mean",
     "prior_loss",
     "prioritise",
     "real_time_loss",
@@ -181,6 +191,7 @@ __all__ = [
     "skip_broken",
     "smooth",
     "softadapt",
+    "softmax_inverse",
     "solvers",
     "static",
     "stch",

@@ -39,19 +39,24 @@ from jaxmtl.gradients.pcgrad import pcgrad
 from jaxmtl.gradients.sdmgrad import sdmgrad
 from jaxmtl.gradients.upgrad import upgrad
 from jaxmtl.gradients.vqgan_adaptive import vqgan_adaptive
+from jaxmtl.losses.brdr import brdr
 from jaxmtl.losses.cosmos import cosmos
+from jaxmtl.losses.cov_weighting import cov_weighting
 from jaxmtl.losses.dwa import dwa
 from jaxmtl.losses.equal import equal
 from jaxmtl.losses.famo import famo
 from jaxmtl.losses.gls import gls
+from jaxmtl.losses.group_dro import group_dro
 from jaxmtl.losses.imtl_l import imtl_l
 from jaxmtl.losses.initial_loss import initial_loss
 from jaxmtl.losses.pbi import pbi
+from jaxmtl.losses.power_mean import power_mean
 from jaxmtl.losses.prior_loss import prior_loss
 from jaxmtl.losses.real_time_loss import real_time_loss
 from jaxmtl.losses.relobralo import relobralo
 from jaxmtl.losses.rlw import rlw
 from jaxmtl.losses.softadapt import softadapt
+from jaxmtl.losses.softmax_inverse import softmax_inverse
 from jaxmtl.losses.static import static
 from jaxmtl.losses.stch import stch
 from jaxmtl.losses.tchebycheff import tchebycheff
@@ -224,6 +229,37 @@ METHODS: dict[str, Method] = {
         "Bischof & Kraus 2021",
         lambda t, key: relobralo(t, key),
         identical=float,
+        rows="linear",
+    ),
+    "brdr": Method(
+        "losses that decay more slowly more",
+        "Chen 2024",
+        lambda t, key: brdr(t),
+        identical=float,
+        rows="linear",
+    ),
+    "cov_weighting": Method(
+        "losses that vary more",
+        "Groenendijk 2021",
+        lambda t, key: cov_weighting(t),
+        rows="linear",
+    ),
+    "softmax_inverse": Method(
+        "softmax(1 / loss)",
+        "Kirchdorfer 2024",
+        lambda t, key: softmax_inverse(num_tasks=t),
+        rows="linear",
+    ),
+    "power_mean": Method(
+        "a power of the loss",
+        "Li 2020",
+        lambda t, key: power_mean(num_tasks=t),
+        rows="linear",
+    ),
+    "group_dro": Method(
+        "raised by exp(loss) at each step",
+        "Sagawa 2020",
+        lambda t, key: group_dro(t),
         rows="linear",
     ),
     "tchebycheff": Method(

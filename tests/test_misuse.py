@@ -113,6 +113,7 @@ CALLS = [
     (jaxmtl.value_and_task_grads, {"fun": losses_fn}),
     (jaxmtl.value_and_balanced_grad, {"fun": losses_fn, "balancer": BALANCER}),
     (jaxmtl.value_and_features_grad, {"encode": max, "decode": decode, "balancer": BALANCER}),
+    (jaxmtl.per_example, {"loss_of_one": max, "in_axes": (None, 0)}),
     (jaxmtl.shared_leaves, {"fun": losses_fn, "params": HEADS["a"]}),
     (on_shapes(jaxmtl.masked_mean), {"values": ONES, "mask": ONES > 0}),
     (on_shapes(jaxmtl.ntk_traces), {"residuals_fn": lambda p: p, "params": PARAMS, "key": 0}),

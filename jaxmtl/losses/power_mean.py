@@ -1,0 +1,61 @@
+"""Fair resource allocation: the larger a loss, the more weight, by a power."""
+
+import jax.numpy as jnp
+
+from jaxmtl._checks import check_at_least, optional_num_tasks
+from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._softmax import softmax
+
+
+@described
+def power_mean(power: float = 1.0, *, num_tasks: int | None = None) -> Balancer:
+    """Weigh each task by a power of its loss, w_i = L_i^q / sum_j L_j^q.
+
+    The gradient of (sum_i L_i^(q+1) / T)^(1/(q+1)), the power mean of the losses, up to its length:
+    q = 0 is equal weights, and a large q the largest loss alone.
+
+    Args:
+      power: q, from 0 on.
+      num_tasks: T, if the state is to keep the task weights.
+
+    Returns:
+      A balancer that reads the losses: of tasks, or (N,) losses of examples or of points. Scale: g
+      on T identical gradients g, since the weights sum to one over the tasks present. Degree 1 in
+      the gradients, 0 in a common unit of the losses; each loss in a unit of its own changes them.
+      A loss below zero counts by its size, and one of exactly zero has weight zero unless the power
+      is; all weights are zero where all losses are.
+
+    Deviations from the paper: the weights sum to one; there the length of the step follows from an
+    estimate of the gradient's Lipschitz constant.
+
+    Raises:
+      ValueError: where ``power`` is below zero; at update, where ``losses`` are missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.power_mean(2.0)
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> updates, _ = balancer.update(jnp.eye(2), state, losses={"a": 1.0, "b": 3.0})
+      >>> [f"{weight:.2f}" for weight in updates]  # 1 : 9
+      ['0.10', '0.90']
+
+    References:
+      Li, Sanjabi, Beirami & Smith, `Fair Resource Allocation in Federated Learning
+      <https://arxiv.org/abs/1905.10497>`_ (q-FFL), 2020
+    """
+    check_at_least("power", power, 0)
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        sizes, tiny = jnp.abs(given.losses), jnp.finfo(given.losses.dtype).tiny
+        counts = given.active & ((sizes >= tiny) | (jnp.asarray(power) == 0))
+        # In logarithms, and of ratios to the largest, or a power would leave the range of the type.
+        logs = jnp.log(jnp.maximum(sizes, tiny))
+        largest = jnp.max(logs, where=counts, initial=jnp.log(tiny))
+        return softmax(power * jnp.where(counts, logs - largest, 0), counts), state
+
+    return make_balancer(
+        Weighting(lambda dtype: (), update, frozenset({"losses"}), optional_num_tasks(num_tasks))
+    )

@@ -1,0 +1,56 @@
+"""UW-SO: the weights that uncertainty weighting would converge to, in a softmax."""
+
+import jax.numpy as jnp
+
+from jaxmtl._checks import check_above, optional_num_tasks
+from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.losses._softmax import softmax
+
+
+@described
+def softmax_inverse(temperature: float = 1.0, *, num_tasks: int | None = None) -> Balancer:
+    """Weigh by the softmax of the reciprocal losses, w = softmax(1 / (temperature L)).
+
+    1/L_i is the weight that uncertainty weighting comes to where its variances have settled; here
+    it is taken at once. The smallest loss has the most weight.
+
+    Args:
+      temperature: the higher, the more even the weights; in the unit of 1/L. To be tuned.
+      num_tasks: T, if the state is to keep the task weights.
+
+    Returns:
+      A balancer that reads the losses: of tasks, or (N,) losses of examples or of points. Scale: g
+      on T identical gradients g, since the weights sum to one over the tasks present. Degree 1 in
+      the gradients, none in the losses, since the temperature has a unit. A loss below zero counts
+      by its size; losses that are zero, or too small for their reciprocal, share all of the weight.
+
+    Raises:
+      ValueError: where ``temperature`` is not above zero; at update, where ``losses`` are missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.softmax_inverse()
+      >>> state = balancer.init(jnp.zeros(2))
+      >>> updates, _ = balancer.update(jnp.eye(2), state, losses={"a": 1.0, "b": 2.0})
+      >>> [f"{weight:.3f}" for weight in updates]  # softmax(1, 1/2)
+      ['0.622', '0.378']
+
+    References:
+      Kirchdorfer, Elich, Kutsche, Stuckenschmidt, Schott & Köhler, `Analytical Uncertainty-Based
+      Loss Weighting in Multi-Task Learning <https://arxiv.org/abs/2408.07985>`_, 2024
+    """
+    check_above("temperature", temperature, 0)
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        limits = jnp.finfo(given.losses.dtype)
+        sizes = jnp.maximum(jnp.abs(given.losses), limits.tiny)
+        # An infinite logit would make the softmax NaN.
+        logits = jnp.minimum(1 / sizes / temperature, jnp.sqrt(limits.max))
+        return softmax(logits, given.active), state
+
+    return make_balancer(
+        Weighting(lambda dtype: (), update, frozenset({"losses"}), optional_num_tasks(num_tasks))
+    )
