@@ -43,6 +43,8 @@ def _transpose(eqn: Any, number: int, at: Cotangents) -> tuple[int, int]:
 
 
 def _reshape(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
+    if eqn.params.get("dimensions") is not None:  # which would be transposed first
+        return None
     old, new = at.array.shape, eqn.outvars[0].aval.shape
     before, examples = math.prod(old[: at.axis]), old[at.axis] // at.inner
     for axis, size in enumerate(new):
@@ -145,7 +147,7 @@ def index_axis(eqn: Any, at: Cotangents) -> int:
 
 _ELEMENTWISE = (
     *("mul", "div", "neg", "add_any", "add", "sub", "select_n", "convert_element_type", "copy"),
-    *("copy_p", "reduce_precision", "real", "imag", "conj"),
+    *("copy_p", "reduce_precision", "real", "imag", "conj", "sharding_constraint"),
 )
 _RULES: dict[str, Callable[[Any, int, Cotangents], tuple[int, int] | None]] = {
     **dict.fromkeys(_ELEMENTWISE, _same),

@@ -186,7 +186,7 @@ def _of_terms(program: Any, eqn: Any, inputs: list[Any], most: int) -> list[Any]
     terms = [x for x in inputs if isinstance(x, tuple)]
     if name in ("add_any", "add"):  # what else is added is zero
         return [tuple(term for x in terms for term in x)]
-    if name in ("convert_element_type", "copy"):
+    if name in ("convert_element_type", "copy", "sharding_constraint"):
         return [first]
     if name in ("transpose", "reshape", "squeeze", "neg") and not _has(first, Stack):
         function = functools.partial(_bind_one, program, eqn)

@@ -309,6 +309,20 @@ def test_gradients_are_written_out_where_that_takes_fewer_operations(positions, 
     assert is_cheaper_written_out(terms) == cheaper
 
 
+def test_what_is_pinned_to_devices_stays_apart():
+    mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    rng = np.random.default_rng(0)
+    params = {"w": rng.normal(size=(3, 2)), "v": rng.normal(size=(2, 2))}
+
+    def losses(params, batch):
+        params = jax.lax.with_sharding_constraint(params, place)
+        h = jax.lax.with_sharding_constraint(jnp.tanh(batch["x"] @ params["w"]), place)
+        return jnp.sum((h @ params["v"]) ** 2, axis=1)
+
+    check(losses, params, {"x": rng.normal(size=(4, 3))})
+
+
 def linear(params, x, y):
     return (x @ params - y) ** 2
 
