@@ -28,7 +28,7 @@ KEEP_MEMORY = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296"
     ":glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456"
 )
-SECTIONS = ["weights", "stacks", "peer_steps", "own_steps", "floor", "compile"]
+SECTIONS = ["weights", "stacks", "peer_steps", "own_steps", "instances", "floor", "compile"]
 GPU_SECTIONS = ["weights", "stacks", "peer_steps", "own_steps", "kernels", "gpu_floor", "waits"]
 
 
@@ -74,9 +74,10 @@ def _section(name: str) -> Iterator[Ratio]:
             "stacks": against_torchjd.aggregation_of_stacks,
             "peer_steps": against_torchjd.steps,
         }[name]()
-    from tests.speed import against_ourselves, on_gpu
+    from tests.speed import against_ourselves, of_instances, on_gpu
 
     return {
+        "instances": of_instances.instances,
         "kernels": on_gpu.kernels,
         "gpu_floor": on_gpu.floor,
         "waits": on_gpu.waits,
