@@ -21,9 +21,9 @@ from jaxmtl.backward._programs import (
     is_variable,
     opened,
     read_program,
-    run_program,
 )
 from jaxmtl.backward._taken_apart import taken_apart
+from jaxmtl.backward._task_rows import run_operations
 
 MOST_TURNS = 64  # of a loop that is written out
 
@@ -102,8 +102,7 @@ def _results(program: Any, eqn: Any, inputs: list[Any], most: int) -> list[Any]:
 def _bind(program: Any, eqn: Any, inputs: list[Any]) -> list[Array]:
     """Run one operation."""
     pairs = {v: x for v, x in zip(eqn.invars, inputs, strict=True) if is_variable(v)}
-    part = program.replace(constvars=(), invars=list(pairs), outvars=eqn.outvars, eqns=[eqn])
-    return run_program(part, (), list(pairs.values()))
+    return run_operations(program, [eqn], eqn.outvars, pairs)
 
 
 def _inner_program(eqn: Any) -> Any:
@@ -188,12 +187,17 @@ def _of_terms(program: Any, eqn: Any, inputs: list[Any], most: int) -> list[Any]
         return [tuple(term for x in terms for term in x)]
     if name in ("convert_element_type", "copy", "sharding_constraint"):
         return [first]
-    if name in ("transpose", "reshape", "squeeze", "neg") and not _has(first, Stack):
-        function = functools.partial(_bind_one, program, eqn)
+    if name in ("transpose", "reshape", "squeeze", "neg") and not any(
+        isinstance(term, Stack) for term in first
+    ):
+
+        def function(row: Array) -> Array:
+            return _bind(program, eqn, [row])[0]
+
         return [tuple(_kept(eqn, term, function) for term in first)]
     if any(var.aval.size > most for var in (*eqn.invars, *eqn.outvars)):
         raise Mixed(f"{name} would have to be done for each example")
-    examples = max(_examples(x) for x in terms)
+    examples = _examples(terms[0])
     rows = [
         rows_of(x, var.aval, examples) if isinstance(x, tuple) else x
         for x, var in zip(inputs, eqn.invars, strict=True)
@@ -203,10 +207,6 @@ def _of_terms(program: Any, eqn: Any, inputs: list[Any], most: int) -> list[Any]
     return [(Whole(result),) for result in results]
 
 
-def _bind_one(program: Any, eqn: Any, row: Array) -> Array:
-    return _bind(program, eqn, [row])[0]
-
-
 def _kept(eqn: Any, term: Any, function: Callable[[Array], Array]) -> Outer | Whole:
     """A term after an operation that keeps all inner products."""
     if isinstance(term, Whole):
@@ -214,10 +214,6 @@ def _kept(eqn: Any, term: Any, function: Callable[[Array], Array]) -> Outer | Wh
     if eqn.primitive.name == "transpose":
         return transposed(term, eqn.params["permutation"])
     return term._replace(then=(*term.then, function))
-
-
-def _has(terms: Terms, kind: type) -> bool:
-    return any(isinstance(term, kind) for term in terms)
 
 
 def _examples(terms: Terms) -> int:

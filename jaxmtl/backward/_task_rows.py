@@ -102,7 +102,7 @@ def _for_tasks(
     read = [var for var in _read_by(eqns) if isinstance(values.get(var), Rows | Stack)]
 
     def of_task(row: Sequence[Array]) -> list[Array]:
-        return _run(program, eqns, found, values | dict(zip(read, row, strict=True)))
+        return run_operations(program, eqns, found, values | dict(zip(read, row, strict=True)))
 
     stacked = for_each(of_task, [_stack(values[var], var.aval, tasks) for var in read])
     return {var: Stack(tasks, rows) for var, rows in zip(found, stacked, strict=True)}
@@ -118,14 +118,14 @@ def _by_task(program: Any, eqn: Any, values: dict[Any, Any]) -> Sequence[Any] | 
     if rows and not tasks:
         return [Rows() for _ in eqn.outvars]
     if not tasks:
-        return _run(program, [eqn], eqn.outvars, inputs)
+        return run_operations(program, [eqn], eqn.outvars, inputs)
     if len(tasks) == 1:
         [task] = tasks
         own = {
             var: value.get(task, _zero(var.aval)) if isinstance(value, Rows) else value
             for var, value in inputs.items()
         }
-        return [Rows({task: result}) for result in _run(program, [eqn], eqn.outvars, own)]
+        return [Rows({task: result}) for result in run_operations(program, [eqn], eqn.outvars, own)]
     if eqn.primitive.name == "add_any" and len(rows) == 2:
         left, right = rows
         both = {task: left[task] + right[task] for task in left.keys() & right.keys()}
@@ -135,7 +135,7 @@ def _by_task(program: Any, eqn: Any, values: dict[Any, Any]) -> Sequence[Any] | 
         # devices in another way, and exchange them after.
         pinned = Rows()
         for task, row in rows[0].items():
-            [pinned[task]] = _run(program, [eqn], eqn.outvars, {eqn.invars[0]: row})
+            [pinned[task]] = run_operations(program, [eqn], eqn.outvars, {eqn.invars[0]: row})
         return [pinned]
     if eqn.primitive.name in TAKE_APART:
         if not any(isinstance(row, np.ndarray) for row in rows[0].values()):
@@ -151,7 +151,7 @@ def _by_task(program: Any, eqn: Any, values: dict[Any, Any]) -> Sequence[Any] | 
 def _apart(program: Any, eqn: Any, row: Any) -> list[Any]:
     """Take one row apart; one of known numbers also while a function is traced."""
     if not isinstance(row, np.ndarray):
-        return _run(program, [eqn], eqn.outvars, {eqn.invars[0]: row})
+        return run_operations(program, [eqn], eqn.outvars, {eqn.invars[0]: row})
     part = program.replace(constvars=(), invars=eqn.invars, outvars=eqn.outvars, eqns=[eqn])
     with jax.ensure_compile_time_eval():
         return [np.asarray(x) for x in run_program(part, (), [row])]
@@ -162,8 +162,10 @@ def _may_count(row: Any) -> bool:
     return not isinstance(row, np.ndarray) or bool(np.any(row))
 
 
-def _run(program: Any, eqns: list[Any], results: list[Any], values: dict[Any, Any]) -> list[Array]:
-    """Run a part of a program."""
+def run_operations(
+    program: Any, eqns: list[Any], results: list[Any], values: dict[Any, Any]
+) -> list[Array]:
+    """Run some operations of a program, of which ``values`` holds what they read."""
     read = [var for var in _read_by(eqns) if var in values]
     part = program.replace(constvars=(), invars=read, outvars=results, eqns=eqns)
     return run_program(part, (), [vary_like(values[var], var.aval) for var in read])
@@ -183,7 +185,7 @@ def _run_inlined(
             jitted = eqn.params["jaxpr"]
             results = _run_inlined(opened(jitted), jitted.consts, inputs)
         else:
-            results = _run(program, [eqn], eqn.outvars, values)
+            results = run_operations(program, [eqn], eqn.outvars, values)
         values |= zip(eqn.outvars, results, strict=True)
     return [_value(var, values) for var in program.outvars]
 

@@ -82,14 +82,7 @@ class Trainer:
         self, contestant: Contestant, rate: float, group: range, advance: Callable[[int], None]
     ) -> Any:
         """Train the seeds that are trained at once."""
-        start, run = self._compile(contestant)
-        shared = (
-            jnp.asarray(contestant.constants, jnp.float32),
-            jnp.float32(rate),
-            self._keys_of(group),
-        )
-        params, state = self._start(shared[2])
-        carry = params, state, start(*shared, params)
+        run, shared, carry = self._begin(contestant, rate, group)
         records, seconds, times, seen, done = [], [], [], [], 0
         seldom = -(-len(self.batches.lengths) // MOST_CHUNKS)
         for number, chosen in enumerate(self.batches.of_seeds(group)):
@@ -120,16 +113,23 @@ class Trainer:
         seen = [np.concatenate(side) for side in zip(*seen, strict=True)]
         return records, metrics, validation, seconds, times, seen
 
+    def _begin(self, contestant: Contestant, rate: float, group: range) -> Any:
+        """The program of some seeds, what it is given at every chunk, and what it starts from."""
+        start, run = self._compile(contestant)
+        constants = jnp.asarray(contestant.constants, jnp.float32)
+        shared = constants, jnp.float32(rate), self._keys_of(group)
+        params, state = self._start(shared[2])
+        return run, shared, (params, state, start(*shared, params))
+
     def _keys_of(self, group: range) -> Array:
         return self.keys[group.start : group.stop]
 
     def _seconds_of_equal(self, group: range, chosen: PyTree) -> float:
         """Time a step with constant weights; 0 where that is too short to tell."""
         ones = np.ones(len(self.problem.tasks or ()))
-        start, run = self._compile(Contestant("equal", constant_weights, ones))
-        shared = jnp.asarray(ones, jnp.float32), jnp.float32(0), self._keys_of(group)
-        params, state = self._start(shared[2])
-        carry = params, state, jax.block_until_ready(start(*shared, params))
+        equal = Contestant("equal", constant_weights, ones)
+        run, shared, carry = self._begin(equal, 0, group)
+        jax.block_until_ready(carry)
         numbers = jnp.int32(0), jnp.int32(self._unit_steps)
         took = _timed(run, *shared, carry, chosen, *numbers, self.batches.arrays)[1]
         step = took / self._unit_steps

@@ -197,8 +197,11 @@ def test_relobralo_does_not_drift_in_many_steps():
     ],
 )
 def test_many_hostile_steps_stay_finite_in_eager_mode(make):
-    hostile = RNG.choice([0.0, -1.0, 1e-30, 1e-38, 1.0, 1e30, 1e38], size=(30, 3))
-    balancer = make()
+    stays_finite(make(), RNG)
+
+
+def stays_finite(balancer, rng):
+    hostile = rng.choice([0.0, -1.0, 1e-30, 1e-38, 1.0, 1e30, 1e38], size=(30, 3))
     state = balancer.init(jnp.zeros(3))
     with jax.debug_nans(True):
         for t, losses in enumerate(hostile.astype(np.float32)):
