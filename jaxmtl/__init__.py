@@ -18,7 +18,7 @@ Methods whose weights come from the gradients
     coordinate ``graddrop``, ``trimmed_mean``
 Combinators, from balancer to balancer
     ``on_shared``, ``prioritise``, ``with_fixed``, ``every``, ``smooth``, ``warm_up``,
-    ``skip_broken``, ``report_only``; before a balancer in a chain ``per_task``
+    ``skip_broken``, ``skip_rounding``, ``report_only``; before a balancer in a chain ``per_task``
 Which method suits these losses
     ``compare``, of a ``Problem``, gives a ``Comparison``
 Reading a state
@@ -56,6 +56,7 @@ from jaxmtl.combinators._broken import skip_broken
 from jaxmtl.combinators._fixed import with_fixed
 from jaxmtl.combinators._over_time import every, smooth, warm_up
 from jaxmtl.combinators._per_task import per_task
+from jaxmtl.combinators._rounding import skip_rounding
 from jaxmtl.combinators._shared import on_shared, prioritise
 from jaxmtl.coordinates.graddrop import graddrop
 from jaxmtl.coordinates.trimmed_mean import trimmed_mean
@@ -189,6 +190,7 @@ __all__ = [
     "sdmgrad",
     "shared_leaves",
     "skip_broken",
+    "skip_rounding",
     "smooth",
     "softadapt",
     "softmax_inverse",

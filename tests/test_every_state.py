@@ -124,7 +124,8 @@ def test_the_state_of_another_number_of_tasks_is_refused(name):
 
 def test_the_state_of_another_method_is_refused():
     states = {name: make(name).init(PARAMS) for name in NAMES}
-    same = [{"imtl", "imtl_l"}]  # the same learned numbers
+    # The same learned numbers, and averages of the same kind.
+    same = [{"imtl", "imtl_l"}, {"lr_annealing", "ntk"}]
     for left, right in itertools.permutations(NAMES, 2):
         kept = [states[name].method for name in (left, right)]
         if not all(jax.tree.leaves(method) for method in kept) or {left, right} in same:
@@ -203,6 +204,7 @@ COMBINED = {
     "smooth": lambda b: jaxmtl.smooth(b, 0.5),
     "warm_up": lambda b: jaxmtl.warm_up(b, 2, ramp=2, weights=[1.0, 2.0, 3.0]),
     "skip_broken": jaxmtl.skip_broken,
+    "skip_rounding": jaxmtl.skip_rounding,
     "report_only": lambda b: jaxmtl.report_only(jaxmtl.every(jaxmtl.skip_broken(b), 2)),
 }
 OPTIONS = {

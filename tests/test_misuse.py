@@ -103,6 +103,7 @@ CALLS = [
     (jaxmtl.smooth, {"balancer": BALANCER, "decay": 0.5}),
     (jaxmtl.warm_up, {"balancer": BALANCER, "steps": 2}),
     (jaxmtl.skip_broken, {"balancer": BALANCER}),
+    (jaxmtl.skip_rounding, {"balancer": BALANCER}),
     (jaxmtl.report_only, {"balancer": BALANCER}),
     (jaxmtl.per_task, {"tx": optax.clip(1.0), "num_tasks": 2}),
     (jaxmtl.make_balancer, {"weighting": WEIGHTING}),

@@ -53,6 +53,8 @@ class Weighting(NamedTuple):
         same ones. None where nothing was given for each task.
       extra: names of further arguments of ``update``, one number per task, that the method needs.
       named: arguments of the method, each with the name of one task: ``("reference", "residual")``.
+      roundings: below how many roundings of the longest gradient a task is left out of the question
+        (``skip_rounding``); None where that was not asked for.
     """
 
     init: Callable[[Any], PyTree]
@@ -62,6 +64,7 @@ class Weighting(NamedTuple):
     names: TaskNames | None = None
     extra: frozenset[str] = frozenset()
     named: tuple[tuple[str, str], ...] = ()
+    roundings: Any = None
 
 
 class Preparation(NamedTuple):

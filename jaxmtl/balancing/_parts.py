@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from jaxmtl._checks import check_callable, check_count, check_flag, optional_num_tasks, shown
+from jaxmtl._checks import (
+    check_at_least,
+    check_callable,
+    check_count,
+    check_flag,
+    optional_num_tasks,
+    shown,
+)
 from jaxmtl._task_names import TaskNames
 from jaxmtl._task_values import task_vector
 from jaxmtl.balancing._base import Preparation, Reporting, Timing, Weighting
@@ -40,6 +47,8 @@ def check_parts(
     for pair in pairs:
         _check_names("weighting.named", pair)
     optional_num_tasks(weighting.num_tasks)
+    if weighting.roundings is not None:
+        check_at_least("weighting.roundings", weighting.roundings, 0)
     if weighting.names is not None:
         _check_kind("weighting.names", weighting.names, TaskNames)
     check_flag("skips_broken", skips_broken)

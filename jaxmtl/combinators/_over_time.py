@@ -11,6 +11,7 @@ from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, Given, Timing, check_balancer, known_num_tasks
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._rounding import leave_out_rounding
 
 
 class SmoothState(NamedTuple):
@@ -35,7 +36,8 @@ def smooth(balancer: Balancer, decay: float) -> Balancer:
     Returns:
       A balancer of the same scale; of the same degree at the first step only, since weights of
       several steps mix. It does not promise what a method promises for each step, such as to
-      conflict with no task.
+      conflict with no task. A task whose gradient is zero or rounding beside the longest one is
+      left out of the question, as by ``skip_rounding``: its weight would stay in the average.
 
     Raises:
       ValueError: for a ``decay`` outside [0, 1), or a balancer that does not know T.
@@ -55,7 +57,7 @@ def smooth(balancer: Balancer, decay: float) -> Balancer:
     """
     check_balancer(balancer)
     check_share("decay", decay)
-    inner = balancer.weighting
+    inner = leave_out_rounding(balancer.weighting)
     num = known_num_tasks(balancer, "smooth keeps an average")
 
     def init(dtype: jnp.dtype) -> SmoothState:
@@ -88,8 +90,11 @@ def every(balancer: Balancer, k: int) -> Balancer:
     Returns:
       A balancer of the same scale and degree at the steps that ask. What the method learns or
       averages moves at those steps only. A task that was absent when the method was asked keeps its
-      last weight (zero before its first). What a method does to the gradients themselves (the
-      averages of ``moco``, the masks of ``graddrop``) is done at every step.
+      last weight (zero before its first). One whose gradient is zero, or rounding beside the
+      longest one, when the method is asked, such as that of a loss at its exact minimum, has the
+      least of the others' weights until the next time (``skip_rounding``): a weight made of
+      rounding would be held when it means nothing any more. What a method does to the gradients
+      themselves (the averages of ``moco``, the masks of ``graddrop``) is done at every step.
 
     Raises:
       ValueError: where ``k`` is not a positive int, or the balancer does not know T.
@@ -112,7 +117,8 @@ def every(balancer: Balancer, k: int) -> Balancer:
     check_balancer(balancer)
     check_count("k", k)
     timing = balancer.timing or Timing()
-    return rebuild(balancer, timing=timing._replace(period=timing.period * k))
+    timing = timing._replace(period=timing.period * k)
+    return rebuild(balancer, weighting=leave_out_rounding(balancer.weighting), timing=timing)
 
 
 @described

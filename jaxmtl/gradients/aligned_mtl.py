@@ -34,7 +34,8 @@ def aligned_mtl(
     Returns:
       A balancer that reads the Gramian. Scale: with "min" and p = 1/T, g on T identical gradients
       g. Degree 1. Weights may be negative, and the update may conflict with a task. Tasks with a
-      gradient of zero take no part. The state keeps the solver's ``residual`` and ``iterations``.
+      gradient of zero take no part; with "min" one that is rounding makes the update as short, and
+      ``skip_rounding`` leaves it out. The state keeps the solver's ``residual`` and ``iterations``.
 
     Deviations from the paper: the eigenvalues come from Jacobi rotations, since others lose the
     small ones where gradients differ much in length; the rank is cut where an eigenvalue is no

@@ -39,7 +39,9 @@ def conflict_free(
       independent gradients it conflicts with no task. Of dependent ones, in float32, expect errors
       of 2e-6 in units of sum_i |w_i| ||g_i||, 3e-5 at worst (conditions up to 10^3 within their
       rank): the Gramian squares the condition, and where the terms cancel in d, its relative error
-      is larger by as much. Tasks with a gradient of zero take no part.
+      is larger by as much. Tasks with a gradient of zero take no part;
+      one that is rounding has as much say in the direction as any other, unless ``skip_rounding``
+      leaves it out.
 
     Raises:
       ValueError: for an unknown ``length``; where a preference is below zero or none is above it,

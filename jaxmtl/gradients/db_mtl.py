@@ -32,7 +32,8 @@ def db_mtl(num_tasks: int, *, decay: float = 0.9, decay_power: float = 0.5) -> B
       A balancer that reads the losses and the Gramian. Scale: T g on T identical gradients g of
       losses of one. Degree 1 in the gradients, -1 in the losses. It keeps T times the parameters in
       float32; weights combine the averages, not this step's gradients. A loss or gradient of zero
-      takes no part in the step, and moves no average. The update grows as losses shrink, so let a
+      takes no part in the step, and moves no average; one that is rounding is made as long as the
+      longest, unless ``skip_rounding`` leaves it out. The update grows as losses shrink, so let a
       normalising optimizer follow.
 
     Deviations from the paper: averages start at the first gradient, not at zero; no constants are

@@ -11,6 +11,7 @@ from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import rows
+from jaxmtl.balancing._rounding import ROUNDINGS, is_rounding
 from jaxmtl.gradients._tracking import stacked_zeros
 from jaxmtl.solvers.scaling import reciprocal
 
@@ -38,7 +39,8 @@ def excess_mtl(num_tasks: int, *, step_size: float = 0.01) -> Balancer:
     Returns:
       A balancer that reads the Gramian, of the gradients over S^(1/4). Scale: g on T identical
       gradients g. Degree 1. It keeps T times the parameters in float32. Absent tasks keep what
-      they have, and have no weight in the step.
+      they have, and have no weight in the step. An excess of zero, or of rounding beside the
+      largest (8 eps), is no first one: the task's weight begins to move with the next.
 
     Deviations from the paper: no constant is added to S.
 
@@ -78,7 +80,9 @@ def excess_mtl(num_tasks: int, *, step_size: float = 0.01) -> Balancer:
 
     def update(given: Given, state: ExcessState) -> tuple[Array, ExcessState]:
         excess, active = jnp.diagonal(given.gramian), given.active
-        first = jnp.where(state.first > 0, state.first, jnp.where(active, excess, 0))
+        # A first excess of rounding would be outgrown a million times: all weight for that task.
+        measured = active & ~is_rounding(excess, active, ROUNDINGS)
+        first = jnp.where(state.first > 0, state.first, jnp.where(measured, excess, 0))
         logits = state.logits + step_size * excess * reciprocal(first)
         # The tasks present keep their total, so that absent ones do not lose by standing still.
         total = jax.nn.logsumexp(logits, where=active)

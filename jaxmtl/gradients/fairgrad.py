@@ -22,10 +22,10 @@ def fairgrad(alpha: float, *, num_tasks: int | None = None) -> Balancer:
     Returns:
       A balancer that reads the Gramian. Scale: ||d|| = T^(1/(1+alpha)) on T identical unit
       gradients. Degree (1-alpha)/(1+alpha). It conflicts with no task. Tasks with a gradient of
-      zero take no part. The state keeps the solver's ``residual`` (largest relative violation of
-      the equation) and its ``iterations``. Over stacks whose lengths span 10^3, of any rank, a
-      float32 update is right to 2e-4 at alpha = 0.1, and to 2e-5 from 0.2 on; beyond 0.1 and 10 the
-      powers leave float32's range.
+      zero take no part; ``skip_rounding`` leaves out those of rounding too. The state keeps the
+      solver's ``residual`` (largest relative violation of the equation) and its ``iterations``.
+      Over stacks whose lengths span 10^3, of any rank, a float32 update is right to 2e-4 at alpha =
+      0.1, and to 2e-5 from 0.2 on; beyond 0.1 and 10 the powers leave float32's range.
 
     Raises:
       ValueError: where alpha is not from 0.1 to 10.

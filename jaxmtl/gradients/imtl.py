@@ -27,7 +27,8 @@ def imtl(num_tasks: int, *, optimizer: optax.GradientTransformation | None = Non
 
     Returns:
       A balancer that reads the losses and the Gramian. Scale: g on T identical gradients g at the
-      start. Degree 1. Weights may be negative. Its state keeps ``method.log_weights``, s. In the
+      start. Degree 1. Weights may be negative. A gradient that is rounding makes the update as
+      short: ``skip_rounding`` leaves it out. Its state keeps ``method.log_weights``, s. In the
       paper the heads receive exp(s_i) times their own gradient: ``optax.partition`` them to
       ``imtl_l``, or let an optimizer that normalises follow, to which it makes no difference.
 

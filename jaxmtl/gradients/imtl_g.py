@@ -23,7 +23,8 @@ def imtl_g(*, num_tasks: int | None = None) -> Balancer:
     Returns:
       A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. Weights may
       be negative, and are large where they almost cancel. With independent gradients it conflicts
-      with no task. Tasks with a gradient of zero take no part.
+      with no task. Tasks with a gradient of zero take no part. One whose gradient is rounding
+      makes the update as short: ``skip_rounding`` leaves it out.
 
     Deviations from the paper: the sum is divided by its absolute value; where it is negative, the
     paper's rule ascends every task.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,8 @@ from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import rows, solve_dtype
-from jaxmtl.gradients._shares import average_shares
-
-
-class LRAnnealingState(NamedTuple):
-    """The (T,) averaged weights."""
-
-    weights: Array
+from jaxmtl.balancing._rounding import ROUNDINGS, is_rounding, leave_out_rounding
+from jaxmtl.gradients._shares import AveragedShares, average_shares, init_shares
 
 
 @described
@@ -31,9 +26,10 @@ def lr_annealing(
 ) -> Balancer:
     """Weigh by the running average of mean_j ||g_j|| / ||g_i||, or of max |g_r| / mean |g_i|.
 
-    w_i <- decay w_i + (1 - decay) mean_j ||g_j|| / ||g_i||, starting at one: what jaxpi uses to
-    balance the residual, boundary and initial losses of physics-informed networks. At rest all
-    weighted gradients have the same norm, the mean of the raw ones.
+    w_i is the average over the steps of mean_j ||g_j|| / ||g_i||, corrected for its start, so that
+    the first weights are the first measurement: what jaxpi uses to balance the residual, boundary
+    and initial losses of physics-informed networks. At rest all weighted gradients have the same
+    norm, the mean of the raw ones.
 
     With a reference task r, the residual, the weights of the others are brought to
     max |g_r| / mean |g_i| over all entries, and its own stays one: the form of the first paper, and
@@ -42,7 +38,7 @@ def lr_annealing(
 
     Args:
       num_tasks: T.
-      decay: the share of the old weights. (jinns calls the share of the *new* ones so.)
+      decay: the share of the old average. (jinns calls the share of the *new* one so.)
       reference: the name of the reference task, such as "residual" (the losses are then passed to
         ``update``, by name), its index, or one bool for each task, of which one is true.
 
@@ -51,7 +47,9 @@ def lr_annealing(
       stacked gradients of all leaves that it weighs. Scale: T g on T identical gradients g; with a
       reference 1 + (T - 1) max |g| / mean |g| times g, at rest. Degree 1 in a common factor of all
       gradients at all steps. Absent tasks keep their weights, and all do where the reference is
-      absent.
+      absent. A gradient of zero, or of rounding beside the longest (8 eps, as for
+      ``skip_rounding``: a loss that starts at its exact minimum) is not measured: it does not move
+      the average, and has the least of the others' weights where it comes to be applied.
 
       Ask rarely, ``every(lr_annealing(T), 1000)``: at each step, with the default ``decay``, the
       weights follow the noise of the points, and where the residual is nearly solved they leave
@@ -76,8 +74,9 @@ def lr_annealing(
       With a reference, ``every`` saves no backward passes, since the stacked gradients are read at
       each step.
 
-    Deviations from the papers: no constant is added to the sizes divided by, so that gradients of
-    any size are treated alike; a gradient of zero has weight zero. The mean entry is over all
+    Deviations from the papers: averages begin with the first measurement, where jaxpi's and jinns'
+    begin with ones. No constant is added to the sizes divided by, so that gradients of any size are
+    treated alike. The mean entry is over all
     parameters alike, where jinns takes the size of each leaf's mean, averaged over the leaves.
 
     Raises:
@@ -111,13 +110,9 @@ def lr_annealing(
     def place(given: Given) -> Any:
         return given.named["reference"] if by_name else mask
 
-    def init(dtype: jnp.dtype) -> LRAnnealingState:
-        return LRAnnealingState(jnp.ones(num_tasks, dtype))
-
-    def update(given: Given, state: LRAnnealingState) -> tuple[Array, LRAnnealingState]:
+    def update(given: Given, state: AveragedShares) -> tuple[Array, AveragedShares]:
         sizes = jnp.sqrt(jnp.diagonal(given.gramian))
-        weights = average_shares(state.weights, sizes, given.active, decay, place(given))
-        return weights, LRAnnealingState(weights)
+        return average_shares(state, sizes, given.active, decay, place(given))
 
     def measure(grads: PyTree, given: Given, state: PyTree) -> tuple[PyTree, PyTree, PyTree]:
         filled = [leaf for leaf in jax.tree.leaves(grads) if leaf.size]
@@ -128,7 +123,10 @@ def lr_annealing(
             each = [reduce(jnp.abs(leaf), axis=tuple(range(1, leaf.ndim))) for leaf in leaves]
             return reduce(jnp.stack(each), axis=0)
 
-        sizes = jnp.where(place(given), over_leaves(jnp.max), over_leaves(jnp.sum) / entries)
+        means = over_leaves(jnp.sum) / entries
+        sizes = jnp.where(place(given), over_leaves(jnp.max), means)
+        # A largest entry is no measure for the rounding of means.
+        sizes = jnp.where(is_rounding(means, given.active, ROUNDINGS), 0, sizes)
         # The same entry all along a row: of whichever leaves, the norms are as the sizes. In units
         # in which those of all leaves together are the sizes, whose squares are in range.
         entry = sizes / math.sqrt(entries)
@@ -136,15 +134,17 @@ def lr_annealing(
         return alike, grads, state
 
     weighting = Weighting(
-        init,
+        lambda dtype: init_shares(num_tasks, dtype),
         update,
         frozenset({"gramian"}),
         num_tasks,
         common_names(reference=None if np.ndim(mask) == 0 else reference),
         named=(("reference", str(reference)),) if by_name else (),
     )
-    sized = None if reference is None else Preparation(lambda params: (), measure)
-    return make_balancer(weighting, preparation=sized)
+    if reference is None:
+        return make_balancer(leave_out_rounding(weighting))
+    sized = Preparation(lambda params: (), measure)
+    return make_balancer(weighting._replace(roundings=0.0), preparation=sized)
 
 
 def _read_reference(reference: int | TaskVector, num_tasks: int) -> np.ndarray:

@@ -19,7 +19,8 @@ def nash_mtl(*, num_tasks: int | None = None) -> Balancer:
     Returns:
       A balancer that reads the Gramian. Scale: ||d|| = sqrt(T) whatever the gradients, so let a
       normalising optimizer follow, or clip: no clipping here. Degree -1 in the weights and 0 in the
-      update. Tasks with a gradient of zero take no part. The state keeps the solver's ``residual``
+      update. Tasks with a gradient of zero take no part; one that is rounding has as much say as
+      any other, unless ``skip_rounding`` leaves it out. The state keeps the solver's ``residual``
       (largest relative violation of G w = 1/w) and its ``iterations``; near a Pareto stationary
       point no solution exists, and the residual shows it.
 

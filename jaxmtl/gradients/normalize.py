@@ -39,8 +39,9 @@ def normalize(
       A balancer that reads the Gramian, and the losses where ``alpha`` is not 0. Scale: the sum of
       T unit vectors, T g/||g|| on T identical gradients g. Degree 0: plain gradient descent keeps
       its step length to the end, so let a normalising optimizer such as Adam follow, or decay the
-      learning rate. A gradient of zero stays zero, but
-      one that is merely small, as of a task almost solved, pulls as hard as any other.
+      learning rate. A gradient of zero stays zero, but one that is merely small, as of a task
+      almost solved, pulls as hard as any other, and so does one that is rounding and nothing else
+      (``skip_rounding`` leaves it out; ``every`` and ``smooth`` do so by themselves).
 
     Raises:
       ValueError: for alpha < 0; for a rate adjustment without ``num_tasks``; at update, where

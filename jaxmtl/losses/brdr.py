@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from jaxmtl._checks import check_num_tasks, check_share
 from jaxmtl._typing import Array
+from jaxmtl.balancing._averages import follow, fresh_share
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
@@ -14,7 +15,7 @@ from jaxmtl.solvers.scaling import reciprocal
 
 
 class BRDRState(NamedTuple):
-    """Averages over the steps at which each task was present, not corrected for their start.
+    """Averages over the steps at which each task was present, corrected for their start.
 
     Attributes:
       root: (T,) square roots of the averaged squares of the losses.
@@ -73,20 +74,14 @@ def brdr(num_tasks: int, *, decay: float = 0.999) -> Balancer:
 
     def update(given: Given, state: BRDRState) -> tuple[Array, BRDRState]:
         active, sizes = given.active, jnp.abs(given.losses)
-        steps = state.steps + active.astype(state.steps.dtype)
-        # 1 - decay^n without the digits that differences from one would lose.
-        fresh = jnp.asarray(1 - decay, sizes.dtype)
-        counted = jnp.maximum(steps, 1).astype(sizes.dtype)
-        started = -jnp.expm1(counted * jnp.log1p(-fresh))
+        share = fresh_share(decay, state.steps + active.astype(state.steps.dtype), sizes.dtype)
         # Squares of ratios, since those of the losses may leave the range of the type.
         largest = jnp.maximum(state.root, sizes)
         old, new = (x * reciprocal(largest) for x in (state.root, sizes))
-        root = largest * jnp.sqrt(decay * old**2 + fresh * new**2)
-        rates = jnp.where(active, sizes * reciprocal(root) * jnp.sqrt(started), 0)
-        mean = jnp.sum(rates) / count_present(active, rates.dtype)
-        average = decay * state.average + fresh * rates * reciprocal(mean)
-        found = BRDRState(root, average, steps)
-        kept = BRDRState(*(jnp.where(active, x, y) for x, y in zip(found, state, strict=True)))
-        return jnp.where(active, average / started, 0), kept
+        root = largest * jnp.sqrt((1 - share) * old**2 + share * new**2)
+        rates = jnp.where(active, sizes * reciprocal(root), 0)
+        rates *= reciprocal(jnp.sum(rates) / count_present(active, rates.dtype))
+        average, steps = follow(state.average, state.steps, rates, active, decay)
+        return average, BRDRState(jnp.where(active, root, state.root), average, steps)
 
     return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks))

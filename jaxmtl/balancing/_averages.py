@@ -1,0 +1,37 @@
+"""Averages over the steps at which a task was there, corrected for their start."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxmtl._typing import Array
+
+
+def fresh_share(decay: Any, steps: Array, dtype: Any) -> Array:
+    """The share (1 - decay) / (1 - decay^n) of the n-th value in an average of n of them."""
+    fresh = jnp.asarray(1 - decay, dtype)
+    # 1 - decay^n without the digits that differences from one would lose.
+    return fresh / -jnp.expm1(jnp.maximum(steps, 1).astype(dtype) * jnp.log1p(-fresh))
+
+
+def follow(
+    average: Array, steps: Array, values: Array, moving: Array, decay: Any
+) -> tuple[Array, Array]:
+    """Take values into the averages of the tasks that move.
+
+    The average of n values is (1 - decay) sum_k decay^(n-k) v_k / (1 - decay^n): the first value
+    alone at first, with no memory of where it started.
+
+    Args:
+      average: (T,) averages so far, zero before the first value.
+      steps: (T,) int32, how many values are in them.
+      values: (T,) values of this step.
+      moving: (T,) bool.
+      decay: the share of the old average, in the long run.
+
+    Returns:
+      The averages, and the numbers of values in them.
+    """
+    steps = steps + moving.astype(steps.dtype)
+    share = fresh_share(decay, steps, average.dtype)
+    return jnp.where(moving, average + share * (values - average), average), steps

@@ -1,0 +1,52 @@
+"""Gradients that are rounding and nothing else, beside the others' lengths."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._base import Given, Weighting
+
+# How many roundings a gradient may measure to be taken for one, as every and smooth have it.
+ROUNDINGS = 8.0
+
+
+def is_rounding(sizes: Array, active: Array, roundings: Any) -> Array:
+    """Which of the tasks present have a size below so many roundings of the largest."""
+    largest = jnp.max(jnp.where(active, sizes, 0))
+    floor = jnp.asarray(roundings, sizes.dtype) * jnp.finfo(sizes.dtype).eps * largest
+    return active & (sizes < floor)
+
+
+def leave_out_rounding(weighting: Weighting, roundings: Any = ROUNDINGS) -> Weighting:
+    """Ask a method of the Gramian without the tasks whose gradient is rounding.
+
+    They get the least of the other tasks' weights, or zero where that is negative. A method that
+    does not read the Gramian, or that leaves them out already, stays as it is.
+    """
+    if "gramian" not in weighting.reads or weighting.roundings is not None:
+        return weighting
+
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        lengths = jnp.sqrt(jnp.diagonal(given.gramian))
+        out = is_rounding(lengths, given.active, roundings)
+        kept = given.active & ~out
+
+        def of_kept(values: Any, absent: float) -> Any:
+            return None if values is None else jnp.where(kept, values, absent)
+
+        pairs = kept[:, None] & kept[None, :]
+        cross = given.cross_gramian
+        remaining = given._replace(
+            losses=of_kept(given.losses, 1),
+            gramian=jnp.where(pairs, given.gramian, 0),
+            active=kept,
+            cross_gramian=None if cross is None else jnp.where(pairs, cross, 0),
+            extra={name: of_kept(values, 1) for name, values in given.extra.items()},
+        )
+        weights, state = weighting.update(remaining, state)
+        weights = jnp.asarray(weights)  # NumPy's float64, where they are constants
+        least = jnp.maximum(jnp.min(jnp.where(kept, weights, jnp.inf)), 0)
+        return jnp.where(out, least, weights), state
+
+    return weighting._replace(update=update, roundings=roundings)
