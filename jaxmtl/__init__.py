@@ -12,10 +12,11 @@ Methods whose weights come from the losses, or from nothing
     ``group_dro``, ``tchebycheff``, ``stch``, ``pbi``, ``cosmos``
 Methods whose weights come from the gradients
     ``gradnorm``, ``normalize``, ``lr_annealing``, ``ntk`` (``ntk_traces``), ``vqgan_adaptive``,
-    ``pcgrad``, ``gradvac``, ``mgda``, ``epo``, ``upgrad``, ``dualproj``, ``cagrad``, ``nash_mtl``,
-    ``fairgrad``, ``imtl_g``, ``imtl``, ``conflict_free``, ``aligned_mtl``, ``krum``; with averages
-    or further batches ``moco``, ``modo``, ``sdmgrad``, ``db_mtl``, ``excess_mtl``; coordinate by
-    coordinate ``graddrop``, ``trimmed_mean``
+    ``metabalance``, ``auxiliary_cosine``, ``pcd``, ``pcgrad``, ``gradvac``, ``mgda``, ``epo``,
+    ``upgrad``, ``dualproj``, ``cagrad``, ``nash_mtl``, ``fairgrad``, ``imtl_g``, ``imtl``,
+    ``conflict_free``, ``aligned_mtl``, ``krum``; with averages or further batches ``moco``,
+    ``modo``, ``sdmgrad``, ``auto_lambda``, ``db_mtl``, ``excess_mtl``; coordinate by coordinate
+    ``graddrop``, ``trimmed_mean``
 Combinators, from balancer to balancer
     ``on_shared``, ``prioritise``, ``with_fixed``, ``every``, ``smooth``, ``warm_up``,
     ``skip_broken``, ``skip_rounding``, ``report_only``; before a balancer in a chain ``per_task``
@@ -62,6 +63,8 @@ from jaxmtl.coordinates.graddrop import graddrop
 from jaxmtl.coordinates.trimmed_mean import trimmed_mean
 from jaxmtl.diagnostics import by_task, find_state, report_only
 from jaxmtl.gradients.aligned_mtl import aligned_mtl
+from jaxmtl.gradients.auto_lambda import auto_lambda
+from jaxmtl.gradients.auxiliary_cosine import auxiliary_cosine
 from jaxmtl.gradients.cagrad import cagrad
 from jaxmtl.gradients.conflict_free import conflict_free
 from jaxmtl.gradients.db_mtl import db_mtl
@@ -75,12 +78,14 @@ from jaxmtl.gradients.imtl import imtl
 from jaxmtl.gradients.imtl_g import imtl_g
 from jaxmtl.gradients.krum import krum
 from jaxmtl.gradients.lr_annealing import lr_annealing
+from jaxmtl.gradients.metabalance import metabalance
 from jaxmtl.gradients.mgda import mgda
 from jaxmtl.gradients.moco import moco
 from jaxmtl.gradients.modo import modo
 from jaxmtl.gradients.nash_mtl import nash_mtl
 from jaxmtl.gradients.normalize import normalize
 from jaxmtl.gradients.ntk import ntk, ntk_traces
+from jaxmtl.gradients.pcd import pcd
 from jaxmtl.gradients.pcgrad import pcgrad
 from jaxmtl.gradients.sdmgrad import sdmgrad
 from jaxmtl.gradients.upgrad import upgrad
@@ -133,6 +138,8 @@ __all__ = [
     "Timing",
     "Weighting",
     "aligned_mtl",
+    "auto_lambda",
+    "auxiliary_cosine",
     "brdr",
     "by_task",
     "cagrad",
@@ -165,6 +172,7 @@ __all__ = [
     "lr_annealing",
     "make_balancer",
     "masked_mean",
+    "metabalance",
     "methods",
     "mgda",
     "moco",
@@ -176,6 +184,7 @@ __all__ = [
     "on_shared",
     "pareto",
     "pbi",
+    "pcd",
     "pcgrad",
     "per_example",
     "per_task",

@@ -16,6 +16,8 @@ from jaxmtl.balancing._random_keys import typed_key
 from jaxmtl.coordinates.graddrop import graddrop
 from jaxmtl.coordinates.trimmed_mean import trimmed_mean
 from jaxmtl.gradients.aligned_mtl import aligned_mtl
+from jaxmtl.gradients.auto_lambda import auto_lambda
+from jaxmtl.gradients.auxiliary_cosine import auxiliary_cosine
 from jaxmtl.gradients.cagrad import cagrad
 from jaxmtl.gradients.conflict_free import conflict_free
 from jaxmtl.gradients.db_mtl import db_mtl
@@ -29,12 +31,14 @@ from jaxmtl.gradients.imtl import imtl
 from jaxmtl.gradients.imtl_g import imtl_g
 from jaxmtl.gradients.krum import krum
 from jaxmtl.gradients.lr_annealing import lr_annealing
+from jaxmtl.gradients.metabalance import metabalance
 from jaxmtl.gradients.mgda import mgda
 from jaxmtl.gradients.moco import moco
 from jaxmtl.gradients.modo import modo
 from jaxmtl.gradients.nash_mtl import nash_mtl
 from jaxmtl.gradients.normalize import normalize
 from jaxmtl.gradients.ntk import ntk
+from jaxmtl.gradients.pcd import pcd
 from jaxmtl.gradients.pcgrad import pcgrad
 from jaxmtl.gradients.sdmgrad import sdmgrad
 from jaxmtl.gradients.upgrad import upgrad
@@ -83,6 +87,10 @@ class Method(NamedTuple):
       combines: whether the update is, at every step, the sum of the step's own gradients times the
         task weights.
       needs: further arguments of ``update`` that it cannot do without.
+      any_sign: whether the losses may be negative and pass zero: "yes", also because they are not
+        read, or the argument by which they may: "lower_bounds", "ideal".
+      holds: whether weights may be held, as by ``every``, that were made when a task's loss and
+        gradient were rounding: its weight is at most 10^4 times the largest of the others.
     """
 
     summary: str
@@ -96,6 +104,8 @@ class Method(NamedTuple):
     rows: str = ""
     combines: bool = True
     needs: tuple[str, ...] = ()
+    any_sign: str = "yes"
+    holds: bool = True
 
 
 def make(name: str, num_tasks: int, key: Array | int | None = None) -> Balancer:
@@ -163,6 +173,8 @@ METHODS: dict[str, Method] = {
         lambda t, key: initial_loss(t),
         identical=float,
         rows="linear",
+        any_sign="lower_bounds",
+        holds=False,
     ),
     "prior_loss": Method(
         "1 / loss of the best constant output",
@@ -177,6 +189,8 @@ METHODS: dict[str, Method] = {
         lambda t, key: real_time_loss(num_tasks=t),
         identical=float,
         rows="linear",
+        any_sign="lower_bounds",
+        holds=False,
     ),
     "uncertainty": Method(
         "1 / learned variance",
@@ -184,6 +198,7 @@ METHODS: dict[str, Method] = {
         lambda t, key: uncertainty(t),
         identical=lambda t: t / 2,
         rows="linear",
+        any_sign="lower_bounds",
     ),
     "imtl_l": Method(
         "learned: every weighted loss is 1",
@@ -191,12 +206,15 @@ METHODS: dict[str, Method] = {
         lambda t, key: imtl_l(t),
         identical=float,
         rows="linear",
+        any_sign="lower_bounds",
     ),
     "gls": Method(
         "gradient of the geometric mean",
         "Chennupati 2019",
         lambda t, key: gls(num_tasks=t),
         rows="linear",
+        any_sign="lower_bounds",
+        holds=False,
     ),
     "dwa": Method(
         "slower losses more",
@@ -204,6 +222,7 @@ METHODS: dict[str, Method] = {
         lambda t, key: dwa(t, window=10),
         identical=float,
         rows="linear",
+        any_sign="lower_bounds",
     ),
     "rlw": Method(
         "random",
@@ -217,6 +236,8 @@ METHODS: dict[str, Method] = {
         "Liu 2023",
         lambda t, key: famo(t),
         rows="linear",
+        any_sign="lower_bounds",
+        holds=False,
     ),
     "softadapt": Method(
         "rising losses more",
@@ -230,6 +251,7 @@ METHODS: dict[str, Method] = {
         lambda t, key: relobralo(t, key),
         identical=float,
         rows="linear",
+        any_sign="lower_bounds",
     ),
     "brdr": Method(
         "losses that decay more slowly more",
@@ -237,24 +259,29 @@ METHODS: dict[str, Method] = {
         lambda t, key: brdr(t),
         identical=float,
         rows="linear",
+        any_sign="lower_bounds",
     ),
     "cov_weighting": Method(
         "losses that vary more",
         "Groenendijk 2021",
         lambda t, key: cov_weighting(t),
         rows="linear",
+        any_sign="lower_bounds",
     ),
     "softmax_inverse": Method(
         "softmax(1 / loss)",
         "Kirchdorfer 2024",
         lambda t, key: softmax_inverse(num_tasks=t),
         rows="linear",
+        any_sign="lower_bounds",
+        holds=False,
     ),
     "power_mean": Method(
         "a power of the loss",
         "Li 2020",
         lambda t, key: power_mean(num_tasks=t),
         rows="linear",
+        any_sign="lower_bounds",
     ),
     "group_dro": Method(
         "raised by exp(loss) at each step",
@@ -283,6 +310,7 @@ METHODS: dict[str, Method] = {
         identical=lambda t: t**0.5,
         non_negative=False,
         rows="linear",
+        any_sign="ideal",
     ),
     "cosmos": Method(
         "weighted sum, towards a ray of losses",
@@ -290,6 +318,7 @@ METHODS: dict[str, Method] = {
         lambda t, key: cosmos(num_tasks=t),
         non_negative=False,
         rows="linear",
+        any_sign="ideal",
     ),
     "ntk": Method(
         "learned: residuals fall alike",
@@ -313,6 +342,7 @@ METHODS: dict[str, Method] = {
         "Chen 2018",
         lambda t, key: gradnorm(t),
         identical=float,
+        any_sign="lower_bounds",
     ),
     "lr_annealing": Method(
         "averaged: equal norms",
@@ -320,6 +350,29 @@ METHODS: dict[str, Method] = {
         lambda t, key: lr_annealing(t),
         identical=float,
         rows="linear",
+    ),
+    "metabalance": Method(
+        "auxiliaries towards the main one's length",
+        "He 2022",
+        lambda t, key: metabalance(t, main=0),
+        identical=float,
+        any_order=False,
+        rows="linear",
+    ),
+    "auxiliary_cosine": Method(
+        "auxiliaries that agree with the main one",
+        "Du 2018",
+        lambda t, key: auxiliary_cosine(t, main=0),
+        identical=float,
+        any_order=False,
+        rows="linear",
+    ),
+    "pcd": Method(
+        "the main one, with a share for each other",
+        "Varam & Alhajri 2026",
+        lambda t, key: pcd(t, main=0),
+        any_order=False,
+        rows="linear and direction",
     ),
     "vqgan_adaptive": Method(
         "adversaries as long as the others",
@@ -354,6 +407,7 @@ METHODS: dict[str, Method] = {
         "towards equal preferred losses, then down",
         "Mahapatra & Rajan 2020",
         lambda t, key: epo(num_tasks=t),
+        any_sign="lower_bounds",
     ),
     "upgrad": Method(
         "each gradient projected on the dual cone",
@@ -406,6 +460,7 @@ METHODS: dict[str, Method] = {
         descends_all=True,
         non_negative=False,
         rows="direction",
+        any_sign="lower_bounds",
     ),
     "conflict_free": Method(
         "ConFIG: equal cosines, as long as the gradients reach",
@@ -446,6 +501,14 @@ METHODS: dict[str, Method] = {
         lambda t, key: sdmgrad(t),
         needs=("independent_grads",),
     ),
+    "auto_lambda": Method(
+        "learned: auxiliaries that help the main one, from further batches",
+        "Liu 2022",
+        lambda t, key: auto_lambda(t, main=0),
+        identical=lambda t: 1 + 0.1 * (t - 1),
+        any_order=False,
+        needs=("independent_grads",),
+    ),
     "db_mtl": Method(
         "tracked gradients of the logs, as long as the longest",
         "Lin 2023",
@@ -453,6 +516,7 @@ METHODS: dict[str, Method] = {
         identical=float,
         rows="direction",
         combines=False,
+        any_sign="lower_bounds",
     ),
     "excess_mtl": Method(
         "learned: more to excess risk",
@@ -482,7 +546,8 @@ def describe(name: str) -> tuple[str, ...]:
 
     Returns:
       The weights, what it reads, the backward passes of a step, degree, the length of the update on
-      four identical unit gradients, what it promises, and the reference.
+      four identical unit gradients, what it promises, whether losses may have any sign, whether
+      they may be those of points, whether weights may be held, and the reference.
     """
     method = _find(name)
     balancer = method.make(4, jax.random.key(0))
@@ -506,5 +571,8 @@ def describe(name: str) -> tuple[str, ...]:
         f"{method.degree:.4g}",
         f"{method.identical(4):.4g}",
         ", ".join(promise for promise, held in promises.items() if held),
+        method.any_sign if method.any_sign == "yes" else f"with `{method.any_sign}`",
+        "yes" if passes == "1" else "no",
+        "yes" if method.holds else "no",
         method.reference,
     )

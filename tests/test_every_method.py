@@ -43,7 +43,9 @@ some_methods_soon = each(NAMES, soon=SOME)
 PARAMS = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(4)}
 LOSSES = (1.5, 0.5, 2.5, 1.0, 3.0, 0.7, 1.2, 0.9)
 # What optax.inject_hyperparams must leave alone, besides the numbers of this and that.
-WHOLE = ("max_iterations", "iterations", "window", "key", "start", "adversary")
+WHOLE = ("max_iterations", "iterations", "window", "key", "start", "adversary", "main")
+
+MAIN = ("metabalance", "auxiliary_cosine", "auto_lambda", "pcd")
 
 
 def make(name, num_tasks=3):
@@ -188,8 +190,10 @@ def test_length_on_identical_gradients(name, num_tasks):
 
 
 # What the table's instances do though their methods do not promise it: of a single largest loss; of
-# a single reconstruction loss, until its ratio is clipped; of lengths whose ratios stay.
+# a single reconstruction loss, until its ratio is clipped; of lengths whose ratios stay;
+# of gradients that all conflict.
 NOT_PROMISED = {
+    ("auxiliary_cosine", "direction"),
     ("lr_annealing", "direction"),
     ("tchebycheff", "direction"),
     ("vqgan_adaptive", "direction"),
@@ -513,6 +517,7 @@ def test_inject_hyperparams(name):
         "krum": {"num_byzantine": 0},
         "trimmed_mean": {"num_trimmed": 1},
         "vqgan_adaptive": {"adversary": (False, True, True)},
+        **{method: {"num_tasks": 3, "main": 0} for method in MAIN},
     }.get(name, {"num_tasks": 3})
     factory, extra = getattr(jaxmtl, name), needed(name, grads)
     static = tuple(

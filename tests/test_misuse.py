@@ -84,6 +84,10 @@ def methods_calls():
         "fairgrad": {"alpha": 2.0},
         "vqgan_adaptive": {"adversary": [False, True]},
         "dwa": {"window": 2},
+        "metabalance": {"main": 0},
+        "auxiliary_cosine": {"main": 0},
+        "auto_lambda": {"main": 0},
+        "pcd": {"main": 0},
     }
     for name in methods.METHODS:
         factory = getattr(jaxmtl, name)
@@ -168,7 +172,7 @@ CALLS = [
     (plotting.plot_front, {"points": {"a": np.ones((3, 2))}}),
 ]
 # What shapes arrays.
-STATIC = {"num_tasks", "num_byzantine", "num_selected", "num_trimmed"}
+STATIC = {"num_tasks", "num_byzantine", "num_selected", "num_trimmed", "main"}
 HELPERS = {"nearest", "suggestion", "use_safe_cpu_compiler"}
 
 WRONG = {

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxmtl._typing import Array
+from jaxmtl.solvers.scaling import reciprocal
 
 
 def fresh_share(decay: Any, steps: Array, dtype: Any) -> Array:
@@ -35,3 +36,12 @@ def follow(
     steps = steps + moving.astype(steps.dtype)
     share = fresh_share(decay, steps, average.dtype)
     return jnp.where(moving, average + share * (values - average), average), steps
+
+
+def follow_root(root: Array, steps: Array, sizes: Array, moving: Array, decay: Any) -> Array:
+    """The roots of the averaged squares, as ``follow`` averages; ``steps`` are those before it."""
+    share = fresh_share(decay, steps + moving.astype(steps.dtype), root.dtype)
+    # Squares of ratios, since those of the sizes may leave the range of the type.
+    largest = jnp.maximum(root, sizes)
+    old, new = (x * reciprocal(largest) for x in (root, sizes))
+    return jnp.where(moving, largest * jnp.sqrt((1 - share) * old**2 + share * new**2), root)

@@ -6,18 +6,26 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl._checks import check_at_least, check_num_tasks, check_share
-from jaxmtl._typing import Array, PyTree
+from jaxmtl._task_names import common_names
+from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._entries import rows_where
 from jaxmtl.balancing._gram import only_active, rows
 from jaxmtl.gradients._tracking import Tracked, init_tracked, track
+from jaxmtl.losses._lower_bounds import distance, read_lower_bounds
 from jaxmtl.solvers.scaling import reciprocal
 
 
 @described
-def db_mtl(num_tasks: int, *, decay: float = 0.9, decay_power: float = 0.5) -> Balancer:
+def db_mtl(
+    num_tasks: int,
+    *,
+    decay: float = 0.9,
+    decay_power: float = 0.5,
+    lower_bounds: TaskVector | None = None,
+) -> Balancer:
     """Balance the losses by their logarithms and the gradients by the longest norm.
 
     d = max_j ||h_j|| sum_i h_i / ||h_i||, with h_i <- b h_i + (1 - b) g_i / L_i, the tracked
@@ -27,6 +35,9 @@ def db_mtl(num_tasks: int, *, decay: float = 0.9, decay_power: float = 0.5) -> B
       num_tasks: T.
       decay: the share of the old average; 0 takes each step by itself.
       decay_power: how fast that share shrinks; 0 keeps it.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: below its bound a loss counts by its distance.
 
     Returns:
       A balancer that reads the losses and the Gramian. Scale: T g on T identical gradients g of
@@ -58,9 +69,10 @@ def db_mtl(num_tasks: int, *, decay: float = 0.9, decay_power: float = 0.5) -> B
     check_num_tasks(num_tasks)
     check_share("decay", decay)
     check_at_least("decay_power", decay_power, 0)
+    bounds, _ = read_lower_bounds(lower_bounds, num_tasks)
 
     def follow(grads: PyTree, given: Given, tracked: Tracked) -> tuple[PyTree, PyTree, Tracked]:
-        per_loss = reciprocal(given.losses)
+        per_loss = reciprocal(distance(given.losses, bounds))
         dtype = per_loss.dtype
         logs = jax.tree.map(lambda g: g.astype(dtype) * rows(per_loss, g), grads)
         takes_part = given.active & ~rows_where(lambda leaf: leaf == 0, logs)
@@ -74,8 +86,8 @@ def db_mtl(num_tasks: int, *, decay: float = 0.9, decay_power: float = 0.5) -> B
         norms = jnp.sqrt(jnp.diagonal(given.gramian))
         return jnp.max(norms) * reciprocal(norms), state
 
-    reads = frozenset({"losses", "gramian"})
+    reads, names = frozenset({"losses", "gramian"}), common_names(lower_bounds=lower_bounds)
     preparation = Preparation(lambda params: init_tracked(params, num_tasks), follow)
     return make_balancer(
-        Weighting(lambda dtype: (), update, reads, num_tasks), preparation=preparation
+        Weighting(lambda dtype: (), update, reads, num_tasks, names), preparation=preparation
     )

@@ -3,12 +3,14 @@
 import jax.numpy as jnp
 
 from jaxmtl._checks import check_at_least
+from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import count_present, equal_shares
 from jaxmtl.gradients._solved import SolvedState
+from jaxmtl.losses._lower_bounds import excess, read_lower_bounds
 from jaxmtl.losses._preference import preferences, read_preference
 from jaxmtl.solvers.linear_program import linear_program
 from jaxmtl.solvers.scaling import reciprocal, reciprocal_length
@@ -20,6 +22,7 @@ def epo(
     *,
     tolerance: float = 1e-4,
     num_tasks: int | None = None,
+    lower_bounds: TaskVector | None = None,
 ) -> Balancer:
     """Search the Pareto-optimal point at which p_1 L_1 = ... = p_T L_T.
 
@@ -43,19 +46,22 @@ def epo(
       tolerance: the mu up to which the losses count as on the ray. Products p_i L_i that deviate by
         a share e from their mean have a mu of about e^2 / 2.
       num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: below its bound a loss counts as zero.
 
     Returns:
-      A balancer that reads the losses, which are to be above zero, and the Gramian. Scale: g on T
-      identical gradients g. Degree 1 in the gradients, 0 in the losses and in the preference. The
-      weights lie in a corner of what is allowed, so they jump from step to step: take small steps.
-      The state keeps the solver's ``residual`` and its ``iterations`` (pivots).
+      A balancer that reads the losses, which are to be above their bounds, and the Gramian. Scale:
+      g on T identical gradients g. Degree 1 in the gradients, 0 in the losses and in the
+      preference. The weights lie in a corner of what is allowed, so they jump from step to step:
+      take small steps. The state keeps the solver's ``residual`` and its ``iterations`` (pivots).
 
     Deviations from the paper: the preference is divided by its sum, since a larger one would permit
     a faster rise. On the ray nothing more is asked than that no loss rises, as in the paper; the
     authors' code can also keep mu from growing there. The programme is solved to a corner in place
     of a general solver. Of equally good corners it takes one by the order of the tasks: two tasks
-    on the ray whose gradients are of exactly the same length, say. A loss of zero or below counts
-    as the smallest share, eps.
+    on the ray whose gradients are of exactly the same length, say. A loss at its bound or below
+    counts as the smallest share, eps.
 
     Raises:
       ValueError: where a preference is not above zero, the tolerance below it, or the number of
@@ -76,18 +82,20 @@ def epo(
       <https://proceedings.mlr.press/v119/mahapatra20a.html>`_, 2020
     """
     check_at_least("tolerance", tolerance, 0)
+    bounds, num_tasks = read_lower_bounds(lower_bounds, num_tasks)
     wanted = read_preference(preference, num_tasks)
 
     def update(given: Given, state: SolvedState) -> tuple[Array, SolvedState]:
         active, gramian = given.active, given.gramian
+        losses = excess(given.losses, bounds)
         # The programme has no unit. A power of two takes the size away without rounding.
         scale = reciprocal_length(jnp.max(jnp.diagonal(gramian)))
         gramian = gramian * scale * scale
         ray = preferences(wanted, given)
         ray *= reciprocal(jnp.sum(ray))
-        non_uniformity, adjustment = _adjust(ray, given.losses, active)
+        non_uniformity, adjustment = _adjust(ray, losses, active)
         off = non_uniformity > tolerance
-        values = jnp.where(active, ray * given.losses, -jnp.inf)
+        values = jnp.where(active, ray * losses, -jnp.inf)
         worst = active & (values == jnp.max(values))
         slopes = jnp.where(off, gramian @ adjustment, 0)
         helped = slopes > 0
@@ -105,7 +113,8 @@ def epo(
         return SolvedState(jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
 
     reads = frozenset({"losses", "gramian"})
-    return make_balancer(Weighting(init, update, reads, wanted.num_tasks, wanted.names))
+    names = common_names(wanted.names, lower_bounds=lower_bounds)
+    return make_balancer(Weighting(init, update, reads, wanted.num_tasks, names))
 
 
 def _adjust(ray: Array, losses: Array, active: Array) -> tuple[Array, Array]:

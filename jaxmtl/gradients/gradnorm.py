@@ -7,7 +7,6 @@ import optax
 
 from jaxmtl._checks import check_at_least, check_num_tasks
 from jaxmtl._task_names import common_names
-from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
@@ -15,6 +14,7 @@ from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import count_present
 from jaxmtl.losses._first_losses import FirstLosses, init_first_losses, observe, relative_losses
 from jaxmtl.losses._learned import Learner, init_learner, learn, read_optimizer
+from jaxmtl.losses._lower_bounds import excess, known_excess, read_lower_bounds
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -33,6 +33,7 @@ def gradnorm(
     alpha: float = 1.5,
     optimizer: optax.GradientTransformation | None = None,
     initial_losses: TaskVector | None = None,
+    lower_bounds: TaskVector | None = None,
 ) -> Balancer:
     """Learn weights that bring the weighted gradients to a common norm, corrected for speed.
 
@@ -55,6 +56,9 @@ def gradnorm(
         ``optax.adam(0.025)``.
       initial_losses: (T,) array or tree of scalars, L_i(0) where theory tells it; the first loss
         seen of each task if None.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: below its bound a loss counts as zero.
 
     Returns:
       A balancer that reads the losses and the Gramian. Scale: T g on T identical gradients g, since
@@ -67,8 +71,8 @@ def gradnorm(
     the present ones their sum.
 
     Raises:
-      ValueError: for alpha < 0, or ``initial_losses`` that are not above zero and one a task; at
-        update, where ``losses`` are missing.
+      ValueError: for alpha < 0, or ``initial_losses`` that are not above ``lower_bounds`` and one a
+        task; at update, where ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl, optax
@@ -85,9 +89,8 @@ def gradnorm(
     """
     check_num_tasks(num_tasks)
     check_at_least("alpha", alpha, 0)
-    known = None
-    if initial_losses is not None:
-        known = constant_vector("initial_losses", initial_losses, num_tasks, above=0.0)
+    bounds, _ = read_lower_bounds(lower_bounds, num_tasks)
+    known = known_excess("initial_losses", initial_losses, num_tasks, bounds)
     learner = read_optimizer(optimizer, optax.adam(0.025))
 
     def init(dtype: jnp.dtype) -> GradNormState:
@@ -97,8 +100,9 @@ def gradnorm(
         )
 
     def update(given: Given, state: GradNormState) -> tuple[Array, GradNormState]:
-        first = observe(state.first, given.losses, given.active)
-        rates = relative_losses(first, given.losses, given.active)
+        losses = excess(given.losses, bounds)
+        first = observe(state.first, losses, given.active)
+        rates = relative_losses(first, losses, given.active)
         weights, active = state.weights, given.active
         norms = jnp.sqrt(jnp.diagonal(given.gramian))
         mean = jnp.sum(weights * norms) / count_present(active, norms.dtype)
@@ -112,5 +116,5 @@ def gradnorm(
         return weights, GradNormState(value, learned, first)
 
     reads = frozenset({"losses", "gramian"})
-    names = common_names(initial_losses=initial_losses)
+    names = common_names(initial_losses=initial_losses, lower_bounds=lower_bounds)
     return make_balancer(Weighting(init, update, reads, num_tasks, names))

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import optax
 
-from jaxmtl._typing import Array
+from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given
 from jaxmtl.balancing._described import described
@@ -13,7 +13,12 @@ from jaxmtl.solvers.scaling import reciprocal
 
 
 @described
-def imtl(num_tasks: int, *, optimizer: optax.GradientTransformation | None = None) -> Balancer:
+def imtl(
+    num_tasks: int,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    lower_bounds: TaskVector | None = None,
+) -> Balancer:
     """Apply IMTL-G to losses that IMTL-L has brought to one.
 
     IMTL-L learns e_i = exp(s_i) with e_i L_i -> 1; with norms D and cosines C of the raw gradients,
@@ -24,6 +29,9 @@ def imtl(num_tasks: int, *, optimizer: optax.GradientTransformation | None = Non
       num_tasks: T.
       optimizer: any optax optimizer for s, run separately for each task; by default
         ``optax.adam(1e-2)``.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: one that is at its bound, or below, leaves its weight as it is.
 
     Returns:
       A balancer that reads the losses and the Gramian. Scale: g on T identical gradients g at the
@@ -50,7 +58,7 @@ def imtl(num_tasks: int, *, optimizer: optax.GradientTransformation | None = Non
       Liu et al., `Towards Impartial Multi-task Learning
       <https://openreview.net/forum?id=IMPnRXEWpvr>`_, 2021
     """
-    learned_scale = imtl_l(num_tasks, optimizer=optimizer).weighting
+    learned_scale = imtl_l(num_tasks, optimizer=optimizer, lower_bounds=lower_bounds).weighting
 
     def update(given: Given, state: IMTLLState) -> tuple[Array, IMTLLState]:
         scale, state = learned_scale.update(given, state)

@@ -6,17 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxmtl._checks import STATIC, check_num_tasks, check_share, shown
-from jaxmtl._task_names import common_names
-from jaxmtl._task_values import task_vector
+from jaxmtl._checks import check_num_tasks, check_share
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import rows, solve_dtype
 from jaxmtl.balancing._rounding import ROUNDINGS, is_rounding, leave_out_rounding
+from jaxmtl.gradients._one_task import read_one_task
 from jaxmtl.gradients._shares import AveragedShares, average_shares, init_shares
 
 
@@ -104,11 +102,10 @@ def lr_annealing(
     """
     check_num_tasks(num_tasks)
     check_share("decay", decay)
-    by_name = isinstance(reference, str)
-    mask = None if reference is None or by_name else _read_reference(reference, num_tasks)
+    one = None if reference is None else read_one_task("reference", reference, num_tasks)
 
     def place(given: Given) -> Any:
-        return given.named["reference"] if by_name else mask
+        return None if one is None else one.place(given)
 
     def update(given: Given, state: AveragedShares) -> tuple[Array, AveragedShares]:
         sizes = jnp.sqrt(jnp.diagonal(given.gramian))
@@ -138,28 +135,10 @@ def lr_annealing(
         update,
         frozenset({"gramian"}),
         num_tasks,
-        common_names(reference=None if np.ndim(mask) == 0 else reference),
-        named=(("reference", str(reference)),) if by_name else (),
+        None if one is None else one.names,
+        named=() if one is None else one.named,
     )
-    if reference is None:
+    if one is None:
         return make_balancer(leave_out_rounding(weighting))
     sized = Preparation(lambda params: (), measure)
     return make_balancer(weighting._replace(roundings=0.0), preparation=sized)
-
-
-def _read_reference(reference: int | TaskVector, num_tasks: int) -> np.ndarray:
-    """One bool a task, of which one is true."""
-    if isinstance(reference, int | np.integer) and not isinstance(reference, bool):
-        mask = np.arange(num_tasks) == reference
-    else:
-        vector = task_vector("reference", reference, num_tasks)
-        if isinstance(vector, jax.core.Tracer):
-            raise ValueError(f"reference must be known, but it is {shown(vector)}. {STATIC}")
-        mask = np.asarray(vector)
-    if mask.dtype != bool or mask.sum() != 1:
-        raise ValueError(
-            f"reference must be the name or the index of one of the {num_tasks} tasks, or one bool"
-            " for each of them of which one is true, such as"
-            f' {{"boundary": False, "residual": True}}, but it is {shown(reference)}.'
-        )
-    return mask

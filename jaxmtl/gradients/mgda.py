@@ -4,11 +4,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_at_least, check_choice, check_count, optional_num_tasks
-from jaxmtl._typing import Array
+from jaxmtl._checks import check_at_least, check_choice, check_count
+from jaxmtl._task_names import common_names
+from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.losses._lower_bounds import distance, read_lower_bounds
 from jaxmtl.solvers.min_norm import min_norm
 from jaxmtl.solvers.scaling import reciprocal
 
@@ -34,6 +36,7 @@ def mgda(
     tolerance: float = 1e-6,
     max_iterations: int = 1000,
     num_tasks: int | None = None,
+    lower_bounds: TaskVector | None = None,
 ) -> Balancer:
     """Descend along the min-norm point of the gradients' convex hull.
 
@@ -52,6 +55,8 @@ def mgda(
       tolerance: relative duality gap at which the solver stops.
       max_iterations: Frank-Wolfe iterations at most. What was reached is ``gap`` in the state.
       num_tasks: T, if the state is to keep the task weights.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, for the
+        normalizers "loss" and "loss+", which then take |L_i - b_i| in place of |L_i|.
 
     Returns:
       A balancer that reads the Gramian, and the losses for the normalizers that name them. Scale:
@@ -62,7 +67,8 @@ def mgda(
       for the normalised gradients' combination, and promises nothing about conflict otherwise.
 
     Raises:
-      ValueError: for an unknown ``normalizer``; at update, where ``losses`` are needed and missing.
+      ValueError: for an unknown ``normalizer``, or ``lower_bounds`` of one without losses; at
+        update, where ``losses`` are needed and missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -85,14 +91,21 @@ def mgda(
     check_at_least("tolerance", tolerance, 0)
     check_count("max_iterations", max_iterations)
     uses_losses = normalizer.startswith("loss")
+    bounds, num_tasks = read_lower_bounds(lower_bounds, num_tasks)
+    if bounds is not None and not uses_losses:
+        raise ValueError(
+            'lower_bounds are for normalizer="loss" and "loss+", but normalizer is'
+            f" {normalizer!r}, which reads no losses: leave them out."
+        )
 
     def update(given: Given, state: MGDAState) -> tuple[Array, MGDAState]:
         scale, present = jnp.ones_like(given.gramian[0]), given.active
         if normalizer in ("l2", "loss+"):
             scale *= reciprocal(jnp.sqrt(jnp.diagonal(given.gramian)))
         if uses_losses:
-            scale *= reciprocal(given.losses)
-            present &= reciprocal(given.losses) > 0
+            per_loss = reciprocal(distance(given.losses, bounds))
+            scale *= per_loss
+            present &= per_loss > 0
         # Rows first, then columns: the product of two scales may be out of range where each is not.
         scaled = given.gramian * scale[:, None] * scale[None, :]
         point = min_norm(scaled, present, tolerance=tolerance, max_iterations=max_iterations)
@@ -102,4 +115,5 @@ def mgda(
         return MGDAState(jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
 
     reads = frozenset({"losses", "gramian"} if uses_losses else {"gramian"})
-    return make_balancer(Weighting(init, update, reads, optional_num_tasks(num_tasks)))
+    names = common_names(lower_bounds=lower_bounds)
+    return make_balancer(Weighting(init, update, reads, num_tasks, names))

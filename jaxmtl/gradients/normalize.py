@@ -1,51 +1,82 @@
 """Direct normalisation of each gradient."""
 
 import numbers
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_at_least, optional_num_tasks
+from jaxmtl._checks import check_above, check_at_least, check_share
 from jaxmtl._task_names import common_names
-from jaxmtl._task_values import constant_vector
-from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl._typing import Array, TaskVector
+from jaxmtl.balancing._averages import follow
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
-from jaxmtl.losses._first_losses import FirstLosses, init_first_losses, observe, relative_losses
+from jaxmtl.balancing._rounding import leave_out_rounding
+from jaxmtl.losses._first_losses import init_first_losses, observe, relative_losses
+from jaxmtl.losses._lower_bounds import excess, known_excess, read_lower_bounds
 from jaxmtl.solvers.scaling import reciprocal
+
+
+class NormalizeState(NamedTuple):
+    """What is kept from step to step, where it is needed.
+
+    Attributes:
+      first: the losses at the start, for the rate adjustment.
+      norms: (T,) averaged norms of the gradients.
+      steps: (T,) int32, how many are in the average.
+    """
+
+    first: Any = ()
+    norms: Any = ()
+    steps: Any = ()
 
 
 @described
 def normalize(
     *,
     alpha: float = 0.0,
+    decay: float = 0.0,
+    reference: str | float = 1.0,
     num_tasks: int | None = None,
     initial_losses: TaskVector | None = None,
+    lower_bounds: TaskVector | None = None,
 ) -> Balancer:
-    """Weigh each task by the reciprocal of its gradient's norm, w_i = r_i^alpha / ||g_i||.
+    """Weigh each task by the reciprocal of its gradient's norm, w_i = R r_i^alpha / ||g_i||.
 
     What GradNorm approaches by learning, reached at every step. With ``alpha`` above zero the rate
     adjustment of GradNorm: r_i = (L_i/L_i(0)) / mean_j(L_j/L_j(0)), so that tasks that lag behind
-    weigh more.
+    weigh more. With ``decay`` above zero ||g_i|| is an average over the steps: at the features,
+    with ``prioritise``, that is EnCodec's balancer.
 
     Args:
       alpha: strength of the rate adjustment; 0 is none.
-      num_tasks: T; needed for the rate adjustment, which keeps the initial losses, and for the
-        state to keep the task weights.
+      decay: the share of the old norm in the average, which is corrected for its start; 0 takes
+        each step by itself, EnCodec 0.999.
+      reference: R, the length that every gradient is brought to, or the name of the task that has
+        it, such as "reconstruction" (the losses are then passed to ``update``, by name).
+      num_tasks: T; needed for the rate adjustment and the average, which are kept for each task,
+        and for the state to keep the task weights.
       initial_losses: (T,) array or tree of scalars, L_i(0) where theory tells it; the first loss
         seen of each task if None.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, from which the
+        rate adjustment measures them, L - b; zeros if None. Needed for losses that may be negative
+        or pass zero: below its bound a loss counts as zero.
 
     Returns:
       A balancer that reads the Gramian, and the losses where ``alpha`` is not 0. Scale: the sum of
-      T unit vectors, T g/||g|| on T identical gradients g. Degree 0: plain gradient descent keeps
-      its step length to the end, so let a normalising optimizer such as Adam follow, or decay the
-      learning rate. A gradient of zero stays zero, but one that is merely small, as of a task
-      almost solved, pulls as hard as any other, and so does one that is rounding and nothing else
-      (``skip_rounding`` leaves it out; ``every`` and ``smooth`` do so by themselves).
+      T vectors of length R, T R g/||g|| on T identical gradients g. Degree 0, of 1 with a reference
+      by name: plain gradient descent keeps its step length to the end, so let a normalising
+      optimizer such as Adam follow, or decay the learning rate. A gradient of zero stays zero, but
+      one that is merely small, as of a task almost solved, pulls as hard as any other, and so does
+      one that is rounding and nothing else (``skip_rounding`` leaves it out; ``every``, ``smooth``
+      and a ``decay`` do so by themselves). Where the reference is absent, or its gradient zero, all
+      weights are zero, unless a ``decay`` keeps its length.
 
     Raises:
-      ValueError: for alpha < 0; for a rate adjustment without ``num_tasks``; at update, where
-        ``losses`` are needed and missing.
+      ValueError: for alpha < 0, a decay outside [0, 1), a reference that is neither a name nor a
+        number above zero; for a rate adjustment or an average without ``num_tasks``; at update,
+        where ``losses`` are needed and missing, or none bears the reference's name.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -58,40 +89,57 @@ def normalize(
     References:
       Proposed without a name in `Strategies for Balancing Multiple Loss Functions in Deep
       Learning`; the rate adjustment is that of Chen et al., `GradNorm
-      <https://arxiv.org/abs/1711.02257>`_, 2018
+      <https://arxiv.org/abs/1711.02257>`_, 2018; the average that of Défossez, Copet, Synnaeve &
+      Adi, `High Fidelity Neural Audio Compression <https://arxiv.org/abs/2210.13438>`_, 2022
     """
     check_at_least("alpha", alpha, 0)
-    num_tasks = optional_num_tasks(num_tasks)
-    if isinstance(alpha, numbers.Real) and alpha == 0:
-        if initial_losses is not None:
-            raise ValueError("initial_losses are for the rate adjustment: give an alpha above 0.")
-
-        def plain(given: Given, state: PyTree) -> tuple[Array, PyTree]:
-            return reciprocal(jnp.sqrt(jnp.diagonal(given.gramian))), state
-
-        return make_balancer(Weighting(lambda dtype: (), plain, frozenset({"gramian"}), num_tasks))
-
-    if num_tasks is None:
+    check_share("decay", decay)
+    by_name = isinstance(reference, str)
+    constant = 1.0 if by_name else check_above("reference", reference, 0)
+    bounds, num_tasks = read_lower_bounds(lower_bounds, num_tasks)
+    adjusts, averages = (not isinstance(x, numbers.Real) or x != 0 for x in (alpha, decay))
+    for argument, value in [("initial_losses", initial_losses), ("lower_bounds", lower_bounds)]:
+        if value is not None and not adjusts:
+            raise ValueError(f"{argument} are for the rate adjustment: give an alpha above 0.")
+    if num_tasks is None and (adjusts or averages):
+        what = "a rate adjustment (alpha" if adjusts else "an average (decay"
         raise ValueError(
-            "normalize with a rate adjustment (alpha other than 0) keeps the initial loss of each"
-            " task, and so needs their number: write normalize(alpha=..., num_tasks=...). Inside"
-            " optax.inject_hyperparams, list alpha in static_args where it is 0."
+            f"normalize with {what} other than 0) keeps something of each task, and so needs their"
+            f" number: write normalize({'alpha' if adjusts else 'decay'}=..., num_tasks=...)."
+            " Inside optax.inject_hyperparams, list alpha and decay in static_args where they are"
+            " 0."
         )
-    known = None
-    if initial_losses is not None:
-        known = constant_vector("initial_losses", initial_losses, num_tasks, above=0.0)
+    kept = num_tasks or 0
+    known = known_excess("initial_losses", initial_losses, kept, bounds) if adjusts else None
 
-    def adjusted(given: Given, first: FirstLosses) -> tuple[Array, FirstLosses]:
-        first = observe(first, given.losses, given.active)
-        rates = relative_losses(first, given.losses, given.active)
-        return rates**alpha * reciprocal(jnp.sqrt(jnp.diagonal(given.gramian))), first
+    def init(dtype: jnp.dtype) -> NormalizeState:
+        state = NormalizeState()
+        if adjusts:
+            state = state._replace(first=init_first_losses(kept, known, dtype))
+        if averages:
+            zeros, none = jnp.zeros(kept, dtype), jnp.zeros(kept, jnp.int32)
+            state = state._replace(norms=zeros, steps=none)
+        return state
 
-    return make_balancer(
-        Weighting(
-            lambda dtype: init_first_losses(num_tasks, known, dtype),
-            adjusted,
-            frozenset({"losses", "gramian"}),
-            num_tasks,
-            common_names(initial_losses=initial_losses),
-        )
-    )
+    def update(given: Given, state: NormalizeState) -> tuple[Array, NormalizeState]:
+        norms, active = jnp.sqrt(jnp.diagonal(given.gramian)), given.active
+        if averages:
+            norms, steps = follow(state.norms, state.steps, norms, active, decay)
+            state = state._replace(norms=norms, steps=steps)
+        weights = constant * reciprocal(norms)
+        if by_name:
+            # With an average, an absent reference still has a length.
+            is_reference = given.named["reference"] & (active | averages)
+            length = jnp.sum(jnp.where(is_reference, norms, 0))
+            weights = jnp.where(is_reference, jnp.sign(length), length * weights)
+        if adjusts:
+            losses = excess(given.losses, bounds)
+            state = state._replace(first=observe(state.first, losses, active))
+            weights *= relative_losses(state.first, losses, active) ** alpha
+        return weights, state
+
+    reads = frozenset({"losses", "gramian"} if adjusts else {"gramian"})
+    names = common_names(initial_losses=initial_losses, lower_bounds=lower_bounds)
+    named = (("reference", str(reference)),) if by_name else ()
+    weighting = Weighting(init, update, reads, num_tasks, names, named=named)
+    return make_balancer(leave_out_rounding(weighting) if averages else weighting)

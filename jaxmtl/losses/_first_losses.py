@@ -41,10 +41,11 @@ def observe(first: FirstLosses, losses: Array, active: Array, num_batches: int =
 def relative_losses(first: FirstLosses, losses: Array, active: Array) -> Array:
     """The training rates r_i = (L_i / L_i(0)) / mean_j (L_j / L_j(0)) over the tasks present.
 
-    Absent tasks have a rate of one. A first loss of exactly zero counts as unchanged, L/L(0) = 1.
+    The losses are what they are above their bounds, and not negative. Absent tasks have a rate of
+    one. A first loss of exactly zero counts as unchanged, L/L(0) = 1.
     """
     zero = first.mean == 0
-    ratio = jnp.where(zero, 1, jnp.abs(losses / jnp.where(zero, 1, first.mean)))
+    ratio = jnp.where(zero, 1, losses / jnp.where(zero, 1, first.mean))
     # A first loss of 1e-35 would make the ratio, or the sum of ratios, infinite.
     ratio = jnp.minimum(ratio, jnp.sqrt(jnp.finfo(ratio.dtype).max))
     mean = jnp.sum(jnp.where(active, ratio, 0)) / count_present(active, ratio.dtype)

@@ -5,12 +5,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxmtl._checks import check_num_tasks, check_share
-from jaxmtl._typing import Array
-from jaxmtl.balancing._averages import follow, fresh_share
+from jaxmtl._task_names import common_names
+from jaxmtl._typing import Array, TaskVector
+from jaxmtl.balancing._averages import follow, follow_root
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import count_present
+from jaxmtl.losses._lower_bounds import excess, read_lower_bounds
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -29,7 +31,9 @@ class BRDRState(NamedTuple):
 
 
 @described
-def brdr(num_tasks: int, *, decay: float = 0.999) -> Balancer:
+def brdr(
+    num_tasks: int, *, decay: float = 0.999, lower_bounds: TaskVector | None = None
+) -> Balancer:
     """Weigh by the inverse residual decay rate, so that all losses decay alike.
 
     c_i = L_i / sqrt(EMA(L_i^2)), w_i = EMA(c_i / mean_j c_j): a loss that falls has a small c, and
@@ -38,12 +42,15 @@ def brdr(num_tasks: int, *, decay: float = 0.999) -> Balancer:
     Args:
       num_tasks: T, or the number of points of an equation, with (N,) losses, the squared residuals.
       decay: the share of the old averages, from 0 to less than 1.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: below its bound a loss counts as zero.
 
     Returns:
       A balancer that reads the losses. Scale: T g on T identical gradients g, since the weights
       have a mean of one as long as no task is absent. Degree 1 in the gradients, 0 in the losses,
-      each of which may have its own unit. A loss below zero counts by its size; one that has always
-      been zero has weight zero. Absent tasks keep their averages.
+      each of which may have its own unit. A loss that has always been zero has
+      weight zero. Absent tasks keep their averages.
 
     Deviations from the paper: averages are corrected for their start in place of weights that
     begin at one; and there is no epsilon.
@@ -66,6 +73,7 @@ def brdr(num_tasks: int, *, decay: float = 0.999) -> Balancer:
       <https://arxiv.org/abs/2407.01613>`_, 2024
     """
     check_num_tasks(num_tasks)
+    bounds, _ = read_lower_bounds(lower_bounds, num_tasks)
     check_share("decay", decay)
 
     def init(dtype: jnp.dtype) -> BRDRState:
@@ -73,15 +81,12 @@ def brdr(num_tasks: int, *, decay: float = 0.999) -> Balancer:
         return BRDRState(zeros, zeros, jnp.zeros(num_tasks, jnp.int32))
 
     def update(given: Given, state: BRDRState) -> tuple[Array, BRDRState]:
-        active, sizes = given.active, jnp.abs(given.losses)
-        share = fresh_share(decay, state.steps + active.astype(state.steps.dtype), sizes.dtype)
-        # Squares of ratios, since those of the losses may leave the range of the type.
-        largest = jnp.maximum(state.root, sizes)
-        old, new = (x * reciprocal(largest) for x in (state.root, sizes))
-        root = largest * jnp.sqrt((1 - share) * old**2 + share * new**2)
+        active, sizes = given.active, excess(given.losses, bounds)
+        root = follow_root(state.root, state.steps, sizes, active, decay)
         rates = jnp.where(active, sizes * reciprocal(root), 0)
         rates *= reciprocal(jnp.sum(rates) / count_present(active, rates.dtype))
         average, steps = follow(state.average, state.steps, rates, active, decay)
-        return average, BRDRState(jnp.where(active, root, state.root), average, steps)
+        return average, BRDRState(root, average, steps)
 
-    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks))
+    names = common_names(lower_bounds=lower_bounds)
+    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks, names))

@@ -12,7 +12,11 @@ from jaxmtl.solvers.scaling import reciprocal
 
 @described
 def cosmos(
-    preference: TaskVector | None = None, *, beta: float = 2.0, num_tasks: int | None = None
+    preference: TaskVector | None = None,
+    *,
+    beta: float = 2.0,
+    ideal: TaskVector | None = None,
+    num_tasks: int | None = None,
 ) -> Balancer:
     """Descend the weighted sum less the cosine between preference and losses, <p, L> - beta cos.
 
@@ -28,6 +32,8 @@ def cosmos(
         does not depend on it).
       beta: how strongly the direction of the losses is held to; the paper's lambda. The authors
         take 2 by default, from 0.01 (tabular data) to 8.
+      ideal: (T,) array or tree of scalars z, the least values of the losses, which are measured
+        from there, L - z; zeros if None. Needed for losses that may be negative or pass zero.
       num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
 
     Returns:
@@ -53,7 +59,7 @@ def cosmos(
       <https://arxiv.org/abs/2103.13392>`_, 2021
     """
     check_at_least("beta", beta, 0)
-    wanted = read_preference(preference, num_tasks, zeros=True)
+    wanted = read_preference(preference, num_tasks, ideal, zeros=True)
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         vector = preferences(wanted, given)

@@ -5,11 +5,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxmtl._checks import check_num_tasks
-from jaxmtl._typing import Array
+from jaxmtl._task_names import common_names
+from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import equal_shares
+from jaxmtl.losses._lower_bounds import excess, read_lower_bounds
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -30,7 +32,7 @@ class CoVState(NamedTuple):
 
 
 @described
-def cov_weighting(num_tasks: int) -> Balancer:
+def cov_weighting(num_tasks: int, *, lower_bounds: TaskVector | None = None) -> Balancer:
     """Weigh by the coefficient of variation of the loss ratios seen so far.
 
     With l_i(t) = L_i(t) / mean of L_i before t: w_i = (std l_i / mean l_i) / sum_j (std l_j / mean
@@ -39,11 +41,14 @@ def cov_weighting(num_tasks: int) -> Balancer:
 
     Args:
       num_tasks: T.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: below its bound a loss counts as zero.
 
     Returns:
       A balancer that reads the losses. Scale: g on T identical gradients g, since the weights sum
       to one over the tasks present. Degree 1 in the gradients, 0 in the losses, each of which may
-      have its own unit. A loss below zero counts by its size, and a mean loss of zero as unchanged.
+      have its own unit. A mean loss of zero counts as unchanged.
       Absent tasks keep their statistics.
 
     Deviations from the authors' code: nothing is added to the variance.
@@ -66,13 +71,14 @@ def cov_weighting(num_tasks: int) -> Balancer:
       <https://arxiv.org/abs/2009.01717>`_, 2021
     """
     check_num_tasks(num_tasks)
+    bounds, _ = read_lower_bounds(lower_bounds, num_tasks)
 
     def init(dtype: jnp.dtype) -> CoVState:
         zeros = jnp.zeros(num_tasks, dtype)
         return CoVState(zeros, zeros, zeros, jnp.zeros(num_tasks, jnp.int32))
 
     def update(given: Given, state: CoVState) -> tuple[Array, CoVState]:
-        active, sizes = given.active, jnp.abs(given.losses)
+        active, sizes = given.active, excess(given.losses, bounds)
         dtype = sizes.dtype
         variance = state.squares / jnp.maximum(state.steps, 1).astype(dtype)
         varied = jnp.where(active, jnp.sqrt(variance) * reciprocal(state.mean_ratio), 0)
@@ -92,4 +98,5 @@ def cov_weighting(num_tasks: int) -> Balancer:
         kept = (jnp.where(active, x, y) for x, y in zip(found, state, strict=True))
         return weights, CoVState(*kept)
 
-    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks))
+    names = common_names(lower_bounds=lower_bounds)
+    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks, names))

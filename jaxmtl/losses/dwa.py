@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl._checks import check_above, check_count, check_num_tasks
-from jaxmtl._typing import Array
+from jaxmtl._task_names import common_names
+from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.losses._lower_bounds import excess, read_lower_bounds
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -21,16 +23,24 @@ class DWAState(NamedTuple):
       last: (T,) mean losses of the last full window, zero until there is one.
       filling: (T,) mean losses of the window that is filling.
       seen: (T,) int32, steps in it.
+      windows: (T,) int32, how many were full.
     """
 
     before_last: Array
     last: Array
     filling: Array
     seen: Array
+    windows: Array
 
 
 @described
-def dwa(num_tasks: int, *, window: int, temperature: float = 2.0) -> Balancer:
+def dwa(
+    num_tasks: int,
+    *,
+    window: int,
+    temperature: float = 2.0,
+    lower_bounds: TaskVector | None = None,
+) -> Balancer:
     """Weigh by how slowly each loss fell over the last two windows of steps.
 
     w = T softmax(r / temperature), r_i = mean L_i over the last window / mean L_i over the one
@@ -40,11 +50,15 @@ def dwa(num_tasks: int, *, window: int, temperature: float = 2.0) -> Balancer:
       num_tasks: T.
       window: steps in a window; the paper takes an epoch.
       temperature: the higher, the more even the weights.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: below its bound a loss counts as zero.
 
     Returns:
       A balancer that reads the losses. Scale: T g on T identical gradients g, since the weights sum
       to T (the number of tasks present). Degree 1 in the gradients, 0 in the losses. A task's
-      window counts the steps in which it was present.
+      window counts the steps in which it was present. A window of losses of zero counts as
+      unchanged, r = 1.
 
     Raises:
       ValueError: where ``window`` is not a positive int or ``temperature`` not above zero; at
@@ -66,20 +80,21 @@ def dwa(num_tasks: int, *, window: int, temperature: float = 2.0) -> Balancer:
     check_num_tasks(num_tasks)
     check_count("window", window)
     check_above("temperature", temperature, 0)
+    bounds, _ = read_lower_bounds(lower_bounds, num_tasks)
 
     def init(dtype: jnp.dtype) -> DWAState:
-        zeros = jnp.zeros(num_tasks, dtype)
-        return DWAState(zeros, zeros, zeros, jnp.zeros(num_tasks, jnp.int32))
+        zeros, none = jnp.zeros(num_tasks, dtype), jnp.zeros(num_tasks, jnp.int32)
+        return DWAState(zeros, zeros, zeros, none, none)
 
     def update(given: Given, state: DWAState) -> tuple[Array, DWAState]:
-        ready = state.before_last > 0
-        ratio = jnp.where(ready, state.last * reciprocal(state.before_last), 1)
+        ready, per_loss = state.windows >= 2, reciprocal(state.before_last)
+        ratio = jnp.where(ready & (per_loss > 0), state.last * per_loss, 1)
         present = jnp.sum(given.active, dtype=ratio.dtype)
         weights = present * jax.nn.softmax(ratio / temperature, where=given.active)
         weights = jnp.where(jnp.all(ready | ~given.active), weights, 1)
         seen = state.seen + given.active.astype(state.seen.dtype)
         share = 1 / jnp.maximum(seen, 1).astype(state.filling.dtype)
-        filling = state.filling + share * (jnp.abs(given.losses) - state.filling)
+        filling = state.filling + share * (excess(given.losses, bounds) - state.filling)
         filling = jnp.where(given.active, filling, state.filling)
         full = given.active & (seen >= window)
         return weights, DWAState(
@@ -87,6 +102,8 @@ def dwa(num_tasks: int, *, window: int, temperature: float = 2.0) -> Balancer:
             jnp.where(full, filling, state.last),
             jnp.where(full, 0, filling),
             jnp.where(full, 0, seen),
+            state.windows + full.astype(state.windows.dtype),
         )
 
-    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks))
+    names = common_names(lower_bounds=lower_bounds)
+    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks, names))

@@ -8,12 +8,13 @@ import optax
 
 from jaxmtl._checks import check_num_tasks
 from jaxmtl._task_names import common_names
-from jaxmtl._task_values import constant_vector, task_vector
+from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.losses._learned import Learner, init_learner, learn, read_optimizer
+from jaxmtl.losses._lower_bounds import distance, read_lower_bounds
 from jaxmtl.losses._softmax import softmax
 
 
@@ -95,9 +96,7 @@ def famo(
       <https://arxiv.org/abs/2306.03792>`_, 2023
     """
     check_num_tasks(num_tasks)
-    bounds = None
-    if lower_bounds is not None:
-        bounds = constant_vector("lower_bounds", lower_bounds, num_tasks)
+    bounds, _ = read_lower_bounds(lower_bounds, num_tasks)
     default = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))
     learner = read_optimizer(optimizer, default)
 
@@ -107,9 +106,8 @@ def famo(
 
     def log_distance(losses: Array) -> tuple[Array, Array]:
         """The logarithm of D, that of the least normal number where D is zero; where it is not."""
-        away = losses if bounds is None else losses - jnp.asarray(bounds, losses.dtype)
-        tiny = jnp.finfo(losses.dtype).tiny
-        return jnp.log(jnp.maximum(jnp.abs(away), tiny)), jnp.abs(away) >= tiny
+        away, tiny = jnp.abs(distance(losses, bounds)), jnp.finfo(losses.dtype).tiny
+        return jnp.log(jnp.maximum(away, tiny)), away >= tiny
 
     def update(given: Given, state: FAMOState) -> tuple[Array, FAMOState]:
         active, losses = given.active, given.losses

@@ -2,21 +2,25 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import optional_num_tasks
-from jaxmtl._typing import Array, PyTree
+from jaxmtl._task_names import common_names
+from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import count_present
+from jaxmtl.losses._lower_bounds import distance, read_lower_bounds
 from jaxmtl.solvers.scaling import reciprocal
 
 
 @described
-def gls(*, num_tasks: int | None = None) -> Balancer:
+def gls(*, num_tasks: int | None = None, lower_bounds: TaskVector | None = None) -> Balancer:
     """Weigh as the gradient of the geometric mean does, w_i = (prod_j L_j)^(1/T) / (T L_i).
 
     Args:
       num_tasks: T, if the state is to keep the task weights.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: below its bound a loss counts by its distance.
 
     Returns:
       A balancer that reads the losses. Scale: g on T identical gradients g where the losses are
@@ -40,12 +44,16 @@ def gls(*, num_tasks: int | None = None) -> Balancer:
       for Multi-Task Learning <https://arxiv.org/abs/1904.08492>`_, 2019
     """
 
-    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
-        present = count_present(given.active, given.losses.dtype)
-        logs = jnp.where(given.active, jnp.log(jnp.abs(given.losses)), 0)
-        mean = jnp.exp(jnp.sum(logs) / present)
-        return mean / present * reciprocal(given.losses), state
+    bounds, num_tasks = read_lower_bounds(lower_bounds, num_tasks)
 
+    def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
+        losses = distance(given.losses, bounds)
+        present = count_present(given.active, losses.dtype)
+        logs = jnp.where(given.active, jnp.log(jnp.abs(losses)), 0)
+        mean = jnp.exp(jnp.sum(logs) / present)
+        return mean / present * reciprocal(losses), state
+
+    names = common_names(lower_bounds=lower_bounds)
     return make_balancer(
-        Weighting(lambda dtype: (), update, frozenset({"losses"}), optional_num_tasks(num_tasks))
+        Weighting(lambda dtype: (), update, frozenset({"losses"}), num_tasks, names)
     )

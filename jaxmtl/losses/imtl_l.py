@@ -6,11 +6,13 @@ import jax.numpy as jnp
 import optax
 
 from jaxmtl._checks import check_num_tasks
-from jaxmtl._typing import Array
+from jaxmtl._task_names import common_names
+from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.losses._learned import Learner, init_learner, learn_logarithm, read_optimizer
+from jaxmtl.losses._lower_bounds import excess, read_lower_bounds
 
 
 class IMTLLState(NamedTuple):
@@ -21,7 +23,12 @@ class IMTLLState(NamedTuple):
 
 
 @described
-def imtl_l(num_tasks: int, *, optimizer: optax.GradientTransformation | None = None) -> Balancer:
+def imtl_l(
+    num_tasks: int,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    lower_bounds: TaskVector | None = None,
+) -> Balancer:
     """Learn weights exp(s_i) that bring every weighted loss to one.
 
     Descends sum_i exp(s_i) L_i - s_i in s, starting at zero, together with the parameters: the
@@ -31,11 +38,14 @@ def imtl_l(num_tasks: int, *, optimizer: optax.GradientTransformation | None = N
       num_tasks: T.
       optimizer: any optax optimizer for s, run separately for each task; by default
         ``optax.adam(1e-2)``.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: one that is at its bound, or below, leaves its weight as it is.
 
     Returns:
       A balancer that reads the losses. Scale: T g on T identical gradients g at the start. Degree 1
-      in the gradients. Its state keeps ``method.log_weights``, s, within +-40 so that a loss of
-      exactly zero leaves it finite.
+      in the gradients. Its state keeps ``method.log_weights``, s, within +-40 so that a loss
+      that stays next to its bound leaves it finite.
 
     Raises:
       ValueError: where ``num_tasks`` is not a positive int; at update, where ``losses`` are
@@ -56,6 +66,7 @@ def imtl_l(num_tasks: int, *, optimizer: optax.GradientTransformation | None = N
     """
     check_num_tasks(num_tasks)
     learner = read_optimizer(optimizer, optax.adam(1e-2))
+    bounds, _ = read_lower_bounds(lower_bounds, num_tasks)
 
     def init(dtype: jnp.dtype) -> IMTLLState:
         zeros = jnp.zeros(num_tasks, dtype)
@@ -63,7 +74,9 @@ def imtl_l(num_tasks: int, *, optimizer: optax.GradientTransformation | None = N
 
     def update(given: Given, state: IMTLLState) -> tuple[Array, IMTLLState]:
         weights = jnp.exp(state.log_weights)
-        slope = weights * given.losses - 1
-        return weights, IMTLLState(*learn_logarithm(*state, slope, given.active, learner))
+        above = excess(given.losses, bounds)
+        moving = given.active & (above > 0)
+        return weights, IMTLLState(*learn_logarithm(*state, weights * above - 1, moving, learner))
 
-    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks))
+    names = common_names(lower_bounds=lower_bounds)
+    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks, names))

@@ -2,18 +2,22 @@
 
 from jaxmtl._checks import check_count, check_num_tasks
 from jaxmtl._task_names import common_names
-from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.losses._first_losses import FirstLosses, init_first_losses, observe
+from jaxmtl.losses._lower_bounds import distance, known_excess, read_lower_bounds
 from jaxmtl.solvers.scaling import reciprocal
 
 
 @described
 def initial_loss(
-    num_tasks: int, values: TaskVector | None = None, *, num_batches: int = 1
+    num_tasks: int,
+    values: TaskVector | None = None,
+    *,
+    num_batches: int = 1,
+    lower_bounds: TaskVector | None = None,
 ) -> Balancer:
     """Weigh each task by the reciprocal of its loss at the start, w_i = 1 / L_i(0).
 
@@ -26,6 +30,9 @@ def initial_loss(
         over the first batches if None.
       num_batches: how many batches to average the measurement over. During them each weight is
         the reciprocal of the mean so far; a task's count starts with the first batch that has it.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: below its bound a loss counts by its distance.
 
     Returns:
       A balancer that reads the losses (and ignores them where ``values`` are given). Scale:
@@ -34,8 +41,8 @@ def initial_loss(
       scale was seen.
 
     Raises:
-      ValueError: where ``values`` are not finite, above zero and one a task, or ``num_batches`` is
-        below 1.
+      ValueError: where ``values`` are not finite, above ``lower_bounds`` and one a task, or
+        ``num_batches`` is below 1.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -52,12 +59,11 @@ def initial_loss(
     """
     check_num_tasks(num_tasks)
     check_count("num_batches", num_batches)
-    known = None
-    if values is not None:
-        known = constant_vector("values", values, num_tasks, above=0.0)
+    bounds, _ = read_lower_bounds(lower_bounds, num_tasks)
+    known = known_excess("values", values, num_tasks, bounds)
 
     def update(given: Given, state: FirstLosses) -> tuple[Array, FirstLosses]:
-        state = observe(state, given.losses, given.active, num_batches)
+        state = observe(state, distance(given.losses, bounds), given.active, num_batches)
         return reciprocal(state.mean), state
 
     return make_balancer(
@@ -66,6 +72,6 @@ def initial_loss(
             update,
             frozenset({"losses"}),
             num_tasks,
-            common_names(values=values),
+            common_names(values=values, lower_bounds=lower_bounds),
         )
     )

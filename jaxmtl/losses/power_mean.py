@@ -2,16 +2,20 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_at_least, optional_num_tasks
-from jaxmtl._typing import Array, PyTree
+from jaxmtl._checks import check_at_least
+from jaxmtl._task_names import common_names
+from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.losses._lower_bounds import excess, read_lower_bounds
 from jaxmtl.losses._softmax import softmax
 
 
 @described
-def power_mean(power: float = 1.0, *, num_tasks: int | None = None) -> Balancer:
+def power_mean(
+    power: float = 1.0, *, num_tasks: int | None = None, lower_bounds: TaskVector | None = None
+) -> Balancer:
     """Weigh each task by a power of its loss, w_i = L_i^q / sum_j L_j^q.
 
     The gradient of (sum_i L_i^(q+1) / T)^(1/(q+1)), the power mean of the losses, up to its length:
@@ -20,13 +24,15 @@ def power_mean(power: float = 1.0, *, num_tasks: int | None = None) -> Balancer:
     Args:
       power: q, from 0 on.
       num_tasks: T, if the state is to keep the task weights.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: below its bound a loss counts as zero.
 
     Returns:
       A balancer that reads the losses: of tasks, or (N,) losses of examples or of points. Scale: g
       on T identical gradients g, since the weights sum to one over the tasks present. Degree 1 in
       the gradients, 0 in a common unit of the losses; each loss in a unit of its own changes them.
-      A loss below zero counts by its size, and one of exactly zero has weight zero unless the power
-      is; all weights are zero where all losses are.
+      A loss of zero has weight zero unless the power is; all weights are zero where all losses are.
 
     Deviations from the paper: the weights sum to one; there the length of the step follows from an
     estimate of the gradient's Lipschitz constant.
@@ -47,15 +53,17 @@ def power_mean(power: float = 1.0, *, num_tasks: int | None = None) -> Balancer:
       <https://arxiv.org/abs/1905.10497>`_ (q-FFL), 2020
     """
     check_at_least("power", power, 0)
+    bounds, num_tasks = read_lower_bounds(lower_bounds, num_tasks)
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
-        sizes, tiny = jnp.abs(given.losses), jnp.finfo(given.losses.dtype).tiny
+        sizes, tiny = excess(given.losses, bounds), jnp.finfo(given.losses.dtype).tiny
         counts = given.active & ((sizes >= tiny) | (jnp.asarray(power) == 0))
         # In logarithms, and of ratios to the largest, or a power would leave the range of the type.
         logs = jnp.log(jnp.maximum(sizes, tiny))
         largest = jnp.max(logs, where=counts, initial=jnp.log(tiny))
         return softmax(power * jnp.where(counts, logs - largest, 0), counts), state
 
+    names = common_names(lower_bounds=lower_bounds)
     return make_balancer(
-        Weighting(lambda dtype: (), update, frozenset({"losses"}), optional_num_tasks(num_tasks))
+        Weighting(lambda dtype: (), update, frozenset({"losses"}), num_tasks, names)
     )

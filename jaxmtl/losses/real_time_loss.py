@@ -1,47 +1,83 @@
 """Weights from the losses of the moment."""
 
-from jaxmtl._checks import optional_num_tasks
-from jaxmtl._typing import Array, PyTree
+import jax.numpy as jnp
+
+from jaxmtl._checks import check_above
+from jaxmtl._task_names import common_names
+from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.losses._lower_bounds import distance, read_lower_bounds
 from jaxmtl.solvers.scaling import reciprocal
 
 
 @described
-def real_time_loss(*, num_tasks: int | None = None) -> Balancer:
-    """Weigh each task by the reciprocal of its present loss, w_i = 1 / sg(L_i).
+def real_time_loss(
+    *,
+    reference: str | float = 1.0,
+    num_tasks: int | None = None,
+    lower_bounds: TaskVector | None = None,
+) -> Balancer:
+    """Weigh each task by the reciprocal of its present loss, w_i = r / sg(L_i).
 
-    Every weighted loss is one at every step, and the update is the gradient of sum_i log L_i.
+    Every weighted loss is r at every step: by default one, and the update is the gradient of
+    sum_i log L_i. With the name of a loss as ``reference``, r is that loss, which keeps the weight
+    one while the others are brought to its size, as in distillation ("magnitude matching").
 
     Args:
+      reference: the size r, or the name of the loss that has it, such as "student" (the losses are
+        then passed to ``update``, by name).
       num_tasks: T, if the state is to keep the task weights.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: below its bound a loss counts by its distance.
 
     Returns:
-      A balancer that reads the losses. Scale: (sum_i 1/L_i) g on T identical gradients g. Degree 1
-      in the gradients, -1 in the losses: the update does not change where a loss and its gradient
-      change unit together. A loss below zero counts by its size, so that no task is ascended; at
-      exactly zero the weight is zero.
+      A balancer that reads the losses. Scale: (sum_i r/L_i) g on T identical gradients g. Degree 1
+      in the gradients, -1 in the losses (0 with a named reference): the update does not change
+      where a loss and its gradient change unit together. A loss below zero counts by its size, so
+      that no task is ascended; at exactly zero the weight is zero. Where the reference is absent,
+      or exactly zero, all weights are.
 
     Raises:
-      ValueError: at update, where ``losses`` are missing.
+      ValueError: where ``reference`` is neither a name nor a number above zero; at update, where
+        ``losses`` are missing, or none bears the name.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
-      >>> balancer = jaxmtl.real_time_loss()
-      >>> state = balancer.init(jnp.zeros(2))
-      >>> updates, _ = balancer.update(jnp.eye(2), state, losses={"a": 2.0, "b": 4.0})
-      >>> print(updates)
+      >>> losses = {"a": 2.0, "b": 4.0}
+      >>> for balancer in (jaxmtl.real_time_loss(), jaxmtl.real_time_loss(reference="a")):
+      ...     state = balancer.init(jnp.zeros(2))
+      ...     updates, _ = balancer.update(jnp.eye(2), state, losses=losses)
+      ...     print(updates)
       [0.5  0.25]
+      [1.  0.5]
 
     References:
       Su, `Multi-task learning (1): in the name of losses <https://spaces.ac.cn/archives/8870>`_,
       2022 (in Chinese)
     """
+    by_name = isinstance(reference, str)
+    constant = 1.0 if by_name else check_above("reference", reference, 0)
+    bounds, num_tasks = read_lower_bounds(lower_bounds, num_tasks)
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
-        return reciprocal(given.losses), state
+        losses = distance(given.losses, bounds)
+        if not by_name:
+            return constant * reciprocal(losses), state
+        is_reference = given.named["reference"] & given.active
+        size = jnp.abs(jnp.sum(jnp.where(is_reference, losses, 0)))
+        weights = size * reciprocal(losses)
+        return jnp.where(is_reference, jnp.sign(size), weights), state
 
     return make_balancer(
-        Weighting(lambda dtype: (), update, frozenset({"losses"}), optional_num_tasks(num_tasks))
+        Weighting(
+            lambda dtype: (),
+            update,
+            frozenset({"losses"}),
+            num_tasks,
+            common_names(lower_bounds=lower_bounds),
+            named=(("reference", str(reference)),) if by_name else (),
+        )
     )

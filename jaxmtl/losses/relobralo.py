@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl._checks import check_above, check_num_tasks, check_range
-from jaxmtl._typing import Array
+from jaxmtl._task_names import common_names
+from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._random_keys import next_keys, stored, typed_key
 from jaxmtl.losses._first_losses import FirstLosses, init_first_losses, observe
+from jaxmtl.losses._lower_bounds import excess, read_lower_bounds
 from jaxmtl.losses._softmax import softmax
 
 
@@ -20,7 +22,7 @@ class ReLoBRaLoState(NamedTuple):
 
     Attributes:
       weights: (T,) weights of the last step.
-      last: (T,) losses of the last step in which the task was present.
+      last: (T,) losses, above their bounds, of the last step in which the task was present.
       first: the first losses.
       key_data: the random key of the next step.
     """
@@ -39,6 +41,7 @@ def relobralo(
     decay: float = 0.999,
     temperature: float = 1.0,
     expected_saudade: float = 0.9999,
+    lower_bounds: TaskVector | None = None,
 ) -> Balancer:
     """Weigh by relative progress, now and then measured from the first step.
 
@@ -55,11 +58,14 @@ def relobralo(
       temperature: the higher, the more even the weights.
       expected_saudade: how likely the old weights are kept, rather than measured afresh from the
         first step; 1 for no look back.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: below its bound a loss counts as zero.
 
     Returns:
       A balancer that reads the losses. Scale: T g on T identical gradients g, since the weights sum
-      to T. Degree 1 in the gradients, 0 in the losses, each of which may have its own unit. A loss
-      below zero counts by its size; an earlier loss of exactly zero, or none, counts as unchanged.
+      to T. Degree 1 in the gradients, 0 in the losses, each of which may have its own unit. An
+      earlier loss of zero, or none, counts as unchanged.
       Absent tasks keep their weights, and the present ones their sum. The authors' own defaults
       differ: 0.999, 1 and 1 in their training script, 0.999, 0.1 and 0.99 in their tutorial.
 
@@ -88,6 +94,7 @@ def relobralo(
     check_above("temperature", temperature, 0)
     check_range("expected_saudade", expected_saudade, 0, 1)
     key = typed_key(key)
+    bounds, _ = read_lower_bounds(lower_bounds, num_tasks)
 
     def init(dtype: jnp.dtype) -> ReLoBRaLoState:
         first = init_first_losses(num_tasks, None, dtype)
@@ -95,7 +102,7 @@ def relobralo(
         return ReLoBRaLoState(ones, jnp.zeros(num_tasks, dtype), first, stored(key))
 
     def update(given: Given, state: ReLoBRaLoState) -> tuple[Array, ReLoBRaLoState]:
-        active, losses = given.active, given.losses
+        active, losses = given.active, excess(given.losses, bounds)
         first = observe(state.first, losses, active)
         # Measured from T, not from the present sum, whose rounding would add up over the steps.
         total = num_tasks - jnp.sum(jnp.where(active, 0, state.weights))
@@ -112,13 +119,14 @@ def relobralo(
         last = jnp.where(active, losses, state.last)
         return weights, ReLoBRaLoState(weights, last, first, next_key)
 
-    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks))
+    names = common_names(lower_bounds=lower_bounds)
+    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks, names))
 
 
 def _ratio(losses: Array, before: Array) -> Array:
-    """The size of losses relative to earlier ones; one where those are zero or not there yet."""
+    """Losses relative to earlier ones; one where those are zero or not there yet."""
     limits = jnp.finfo(losses.dtype)
-    usable = jnp.abs(before) >= limits.tiny
-    ratio = jnp.where(usable, jnp.abs(losses / jnp.where(usable, before, 1)), 1)
+    usable = before >= limits.tiny
+    ratio = jnp.where(usable, losses / jnp.where(usable, before, 1), 1)
     # An earlier loss of 1e-35 would make the ratio infinite, and the softmax NaN.
     return jnp.minimum(ratio, jnp.sqrt(limits.max))

@@ -5,10 +5,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxmtl._checks import check_choice, check_finite, check_num_tasks
-from jaxmtl._typing import Array
+from jaxmtl._task_names import common_names
+from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.losses._lower_bounds import excess, read_lower_bounds
 from jaxmtl.losses._softmax import softmax
 from jaxmtl.solvers.scaling import reciprocal
 
@@ -26,13 +28,19 @@ class SoftAdaptState(NamedTuple):
 
 
 @described
-def softadapt(num_tasks: int, *, beta: float = 0.1, variant: str = "original") -> Balancer:
+def softadapt(
+    num_tasks: int,
+    *,
+    beta: float = 0.1,
+    variant: str = "original",
+    lower_bounds: TaskVector | None = None,
+) -> Balancer:
     """Weigh by how much each loss rose since its last step.
 
     With s_i = L_i(t) - L_i(t-1):
       w = softmax(beta s)                                        ("original")
       w = softmax(beta s / sum_j |s_j|)                          ("normalized")
-      w_i = |L_i| exp(beta s_i) / sum_j |L_j| exp(beta s_j)      ("loss_weighted")
+      w_i = L_i exp(beta s_i) / sum_j L_j exp(beta s_j)          ("loss_weighted")
     All weights are equal until every task present has a loss before this one.
 
     Args:
@@ -40,6 +48,9 @@ def softadapt(num_tasks: int, *, beta: float = 0.1, variant: str = "original") -
       beta: how much more weight the worst gets; below zero it is the best that gets more.
       variant: "original", "normalized" (no unit in the exponent) or "loss_weighted" (more weight
         to large losses as well).
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, for the
+        loss-weighted variant, which then takes L - b in place of L; zeros if None. Below its bound
+        a loss counts as zero. The other variants take losses of any sign.
 
     Returns:
       A balancer that reads the losses. Scale: g on T identical gradients g, since the weights sum
@@ -52,8 +63,8 @@ def softadapt(num_tasks: int, *, beta: float = 0.1, variant: str = "original") -
     the absolute value, and so favours the best whenever the losses fall.
 
     Raises:
-      ValueError: for an unknown ``variant``, or where ``num_tasks`` is not a positive int; at
-        update, where ``losses`` are missing.
+      ValueError: for an unknown ``variant``, ``lower_bounds`` of another one, or where
+        ``num_tasks`` is not a positive int; at update, where ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -71,6 +82,12 @@ def softadapt(num_tasks: int, *, beta: float = 0.1, variant: str = "original") -
     check_num_tasks(num_tasks)
     check_finite("beta", beta)
     check_choice("variant", variant, ("original", "normalized", "loss_weighted"))
+    bounds, _ = read_lower_bounds(lower_bounds, num_tasks)
+    if bounds is not None and variant != "loss_weighted":
+        raise ValueError(
+            'lower_bounds are for variant="loss_weighted", but variant is'
+            f" {variant!r}, which takes losses of any sign: leave them out."
+        )
 
     def init(dtype: jnp.dtype) -> SoftAdaptState:
         return SoftAdaptState(jnp.zeros(num_tasks, dtype), jnp.zeros(num_tasks, bool))
@@ -83,10 +100,11 @@ def softadapt(num_tasks: int, *, beta: float = 0.1, variant: str = "original") -
             slopes = slopes * reciprocal(jnp.sum(jnp.abs(slopes)))
         logits, counts = beta * slopes, active
         if variant == "loss_weighted":
-            sizes, tiny = jnp.abs(losses), jnp.finfo(losses.dtype).tiny
+            sizes, tiny = excess(losses, bounds), jnp.finfo(losses.dtype).tiny
             counts = active & (~ready | (sizes >= tiny))
             logits += jnp.where(ready, jnp.log(jnp.maximum(sizes, tiny)), 0)
         new = SoftAdaptState(jnp.where(active, losses, state.last), state.seen | active)
         return softmax(logits, counts), new
 
-    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks))
+    names = common_names(lower_bounds=lower_bounds)
+    return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks, names))

@@ -2,16 +2,23 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_above, optional_num_tasks
-from jaxmtl._typing import Array, PyTree
+from jaxmtl._checks import check_above
+from jaxmtl._task_names import common_names
+from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.losses._lower_bounds import distance, read_lower_bounds
 from jaxmtl.losses._softmax import softmax
 
 
 @described
-def softmax_inverse(temperature: float = 1.0, *, num_tasks: int | None = None) -> Balancer:
+def softmax_inverse(
+    temperature: float = 1.0,
+    *,
+    num_tasks: int | None = None,
+    lower_bounds: TaskVector | None = None,
+) -> Balancer:
     """Weigh by the softmax of the reciprocal losses, w = softmax(1 / (temperature L)).
 
     1/L_i is the weight that uncertainty weighting comes to where its variances have settled; here
@@ -20,6 +27,9 @@ def softmax_inverse(temperature: float = 1.0, *, num_tasks: int | None = None) -
     Args:
       temperature: the higher, the more even the weights; in the unit of 1/L. To be tuned.
       num_tasks: T, if the state is to keep the task weights.
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: below its bound a loss counts by its distance.
 
     Returns:
       A balancer that reads the losses: of tasks, or (N,) losses of examples or of points. Scale: g
@@ -43,14 +53,16 @@ def softmax_inverse(temperature: float = 1.0, *, num_tasks: int | None = None) -
       Loss Weighting in Multi-Task Learning <https://arxiv.org/abs/2408.07985>`_, 2024
     """
     check_above("temperature", temperature, 0)
+    bounds, num_tasks = read_lower_bounds(lower_bounds, num_tasks)
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         limits = jnp.finfo(given.losses.dtype)
-        sizes = jnp.maximum(jnp.abs(given.losses), limits.tiny)
+        sizes = jnp.maximum(jnp.abs(distance(given.losses, bounds)), limits.tiny)
         # An infinite logit would make the softmax NaN.
         logits = jnp.minimum(1 / sizes / temperature, jnp.sqrt(limits.max))
         return softmax(logits, given.active), state
 
+    names = common_names(lower_bounds=lower_bounds)
     return make_balancer(
-        Weighting(lambda dtype: (), update, frozenset({"losses"}), optional_num_tasks(num_tasks))
+        Weighting(lambda dtype: (), update, frozenset({"losses"}), num_tasks, names)
     )

@@ -21,6 +21,7 @@ from jaxmtl.losses._learned import (
     learn_logarithm,
     read_optimizer,
 )
+from jaxmtl.losses._lower_bounds import excess, read_lower_bounds
 
 Kind = str | Sequence[str] | dict[str, str]
 
@@ -95,6 +96,7 @@ def uncertainty(
     optimizer: optax.GradientTransformation | None = None,
     kinds: Kind = "regression",
     nonnegative: bool = False,
+    lower_bounds: TaskVector | None = None,
 ) -> Balancer:
     """Weigh each task by its learned uncertainty, w_i = a_i / sigma_i^2.
 
@@ -109,12 +111,15 @@ def uncertainty(
         default ``optax.adam(1e-2)``. No weight decay, which would pull every sigma to one.
       kinds: "regression" (a = 1/2) or "classification" (a = 1), one for all or one a task.
       nonnegative: whether to penalise with log(1 + sigma^2) instead of log(sigma).
+      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
+        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
+        zero: one that is at its bound, or below, leaves its weight as it is.
 
     Returns:
       A balancer that reads the losses. Scale: (sum_i a_i) g on T identical gradients g at the
       start. Degree 1 in the gradients. Its state keeps ``method.log_variances``, within
-      +-40 so that a loss of exactly zero leaves them finite; but the weight has then grown beyond
-      use, so leave out a task that is solved exactly.
+      +-40 so that a loss that stays next to its bound leaves them finite; but the weight has then
+      grown beyond use, so leave out a task that is almost solved exactly.
 
     Raises:
       ValueError: for an unknown kind or ``num_tasks`` that does not fit; at update, where
@@ -140,6 +145,7 @@ def uncertainty(
     check_flag("nonnegative", nonnegative)
     _scale_of_kinds(kinds, num_tasks)
     learner = read_optimizer(optimizer, optax.adam(1e-2))
+    bounds, _ = read_lower_bounds(lower_bounds, num_tasks)
 
     def objective(losses: Array, s: Array) -> Array:
         return uncertainty_loss(losses, s, kinds=kinds, nonnegative=nonnegative)
@@ -150,10 +156,12 @@ def uncertainty(
 
     def update(given: Given, state: UncertaintyState) -> tuple[Array, UncertaintyState]:
         # The weight of a loss is the derivative of the objective in it.
-        weights, slope = jax.grad(objective, argnums=(0, 1))(given.losses, state.log_variances)
-        return weights, UncertaintyState(*learn_logarithm(*state, slope, given.active, learner))
+        above = excess(given.losses, bounds)
+        weights, slope = jax.grad(objective, argnums=(0, 1))(above, state.log_variances)
+        moving = given.active & (above > 0)
+        return weights, UncertaintyState(*learn_logarithm(*state, slope, moving, learner))
 
-    names = common_names(kinds=None if isinstance(kinds, str) else kinds)
+    names = common_names(kinds=None if isinstance(kinds, str) else kinds, lower_bounds=lower_bounds)
     return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks, names))
 
 

@@ -98,7 +98,7 @@ def test_softadapt_weighs_in_logarithms():
 def test_softadapt_where_losses_are_zero_or_negative():
     history = np.float32([[1, 1, 1], [0, -2, 2], [0, 0, 0], [0, 0, 0]])
     weights, _ = weights_over_time(softadapt(3, beta=0.0, variant="loss_weighted"), history)
-    np.testing.assert_allclose(weights, [[1 / 3] * 3, [0, 0.5, 0.5], [0] * 3, [0] * 3], atol=1e-7)
+    np.testing.assert_allclose(weights, [[1 / 3] * 3, [0, 0, 1], [0] * 3, [0] * 3], atol=1e-7)
     weights, _ = weights_over_time(softadapt(3, variant="normalized"), history)
     np.testing.assert_allclose(weights[3], 1 / 3, rtol=1e-6)
 

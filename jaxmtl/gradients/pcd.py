@@ -1,0 +1,120 @@
+"""PCD: the main gradient, with a share of progress for every other task."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmtl._checks import check_num_tasks, check_range, check_share
+from jaxmtl._typing import Array, TaskVector
+from jaxmtl.balancing._averages import follow_root
+from jaxmtl.balancing._balancer import make_balancer
+from jaxmtl.balancing._base import Balancer, Given, Weighting
+from jaxmtl.balancing._described import described
+from jaxmtl.balancing._rounding import leave_out_rounding
+from jaxmtl.gradients._one_task import read_one_task
+from jaxmtl.solvers.complementarity import complementarity
+from jaxmtl.solvers.scaling import reciprocal
+
+
+class PCDState(NamedTuple):
+    """Averaged lengths of the gradients, and how well the last step's problem was solved.
+
+    Attributes:
+      norms: (T,) roots of the averaged squares of the norms, zero before the first.
+      steps: (T,) int32, how many are in the average.
+      feasible: whether a direction was found that gives every other task its share; the main
+        gradient alone was taken where not.
+      residual: the solver's, relative; 0 where it is exact.
+      iterations: linear systems solved.
+    """
+
+    norms: Array
+    steps: Array
+    feasible: Array
+    residual: Array
+    iterations: Array
+
+
+@described
+def pcd(
+    num_tasks: int, main: int | str | TaskVector, *, share: float = 0.02, decay: float = 0.999
+) -> Balancer:
+    """Follow the main gradient as nearly as the other tasks' least progress allows.
+
+    With n_i the root of the average of ||g_i||^2 over the steps and h_i = g_i / n_i:
+
+    d = argmin ||d - h_main||^2 with <h_j, d> >= share ||h_j||^2 for every other task j, and then
+    brought to the length of g_main. The weights solve a linear complementarity problem in the
+    Gramian. Where no such direction exists, the update is g_main, and ``feasible`` in the state is
+    False.
+
+    Args:
+      num_tasks: T.
+      main: the name of the main task (the losses are then passed to ``update``, by name), its
+        index, or one bool for each task, of which one is true.
+      share: of the progress that a step along its own gradient would make, what each other task
+        gets at least; from 0 to 1.
+      decay: the share of the old squares in the average, which is corrected for its start.
+
+    Returns:
+      A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. A share
+      above 0 may take the update against the main gradient, where another one is opposed to it.
+      Absent tasks ask for nothing and keep their averages; where the main one is absent the update
+      is zero, and so is one whose terms cancel. A gradient of zero, or of rounding beside the
+      longest (8 eps, as for ``skip_rounding``), asks for nothing either, and does not move its
+      average.
+
+    Raises:
+      ValueError: where ``main`` is not one of T tasks, ``share`` not from 0 to 1, or ``decay`` not
+        from 0 to less than 1; at update, where the losses do not bear the name.
+
+    Examples:
+      >>> import jax.numpy as jnp, jaxmtl
+      >>> balancer = jaxmtl.pcd(2, main=0, share=0.0)
+      >>> grads = jnp.array([[2.0, 0.0], [-3.0, 3.0]])
+      >>> updates, state = balancer.update(grads, balancer.init(jnp.zeros(2)))
+      >>> print(updates.round(4))  # at a right angle to the other gradient, as long as the main one
+      [1.4142 1.4142]
+
+    References:
+      Varam & Alhajri, `Not All Objectives Are Born Equal: Priority-Constrained Descent for
+      Hierarchical Multi-Objective Optimization <https://arxiv.org/abs/2606.29521>`_, 2026
+    """
+    check_num_tasks(num_tasks)
+    check_range("share", share, 0, 1)
+    check_share("decay", decay)
+    one = read_one_task("main", main, num_tasks)
+
+    def init(dtype: jnp.dtype) -> PCDState:
+        zeros, none = jnp.zeros(num_tasks, dtype), jnp.zeros(num_tasks, jnp.int32)
+        return PCDState(zeros, none, jnp.asarray(True), zeros[0], none[0])
+
+    def update(given: Given, state: PCDState) -> tuple[Array, PCDState]:
+        gram, active, is_main = given.gramian, given.active, one.place(given)
+        lengths = jnp.sqrt(jnp.diagonal(gram))
+        norms = follow_root(state.norms, state.steps, lengths, active, decay)
+        steps = state.steps + active.astype(state.steps.dtype)
+        scale = reciprocal(norms)
+        # Rows first, then columns: the product of two scales may be out of range where each is not.
+        scaled = gram * scale[:, None] * scale[None, :]
+        squares = jnp.diagonal(scaled)
+        asks = active & ~is_main & (squares > 0)
+        to_main = jnp.sum(jnp.where(is_main, scaled, 0), axis=1)
+        found = complementarity(scaled, to_main - share * squares, active=asks)
+        progress = to_main + scaled @ found.z - share * squares
+        # Without a solution z grows until its rounding hides what is missing: no bound by z here.
+        eps = jnp.finfo(gram.dtype).eps
+        missing = -progress > 1e-3 * share * squares + 16 * eps * (jnp.abs(to_main) + squares)
+        feasible = ~jnp.any(missing & asks)
+        z = jnp.where(feasible, found.z, 0) + is_main
+        # Where the terms cancel, their rounding is no direction.
+        square, terms = z @ scaled @ z, jnp.sum(z * jnp.sqrt(squares))
+        usable = square > 16 * num_tasks * eps * terms**2
+        length = jnp.sum(jnp.where(is_main & active, lengths, 0))
+        weights = z * scale * length * reciprocal(jnp.where(usable, jnp.sqrt(square), 0))
+        return weights, PCDState(norms, steps, feasible, found.residual, found.iterations)
+
+    weighting = Weighting(
+        init, update, frozenset({"gramian"}), num_tasks, one.names, named=one.named
+    )
+    return make_balancer(leave_out_rounding(weighting))
