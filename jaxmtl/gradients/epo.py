@@ -21,8 +21,8 @@ def epo(
     preference: TaskVector | None = None,
     *,
     tolerance: float = 1e-4,
-    num_tasks: int | None = None,
     lower_bounds: TaskVector | None = None,
+    num_tasks: int | None = None,
 ) -> Balancer:
     """Search the Pareto-optimal point at which p_1 L_1 = ... = p_T L_T.
 
@@ -45,10 +45,10 @@ def epo(
         over preferences.
       tolerance: the mu up to which the losses count as on the ray. Products p_i L_i that deviate by
         a share e from their mean have a mu of about e^2 / 2.
-      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
       lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
         measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
         zero: below its bound a loss counts as zero.
+      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
 
     Returns:
       A balancer that reads the losses, which are to be above their bounds, and the Gramian. Scale:

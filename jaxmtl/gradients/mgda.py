@@ -35,8 +35,8 @@ def mgda(
     normalizer: str = "none",
     tolerance: float = 1e-6,
     max_iterations: int = 1000,
-    num_tasks: int | None = None,
     lower_bounds: TaskVector | None = None,
+    num_tasks: int | None = None,
 ) -> Balancer:
     """Descend along the min-norm point of the gradients' convex hull.
 
@@ -54,9 +54,9 @@ def mgda(
         raw gradients, as in the authors' code. Two tasks under "l2" always weigh 1/2 each.
       tolerance: relative duality gap at which the solver stops.
       max_iterations: Frank-Wolfe iterations at most. What was reached is ``gap`` in the state.
-      num_tasks: T, if the state is to keep the task weights.
       lower_bounds: (T,) array or tree of scalars b, the least values of the losses, for the
         normalizers "loss" and "loss+", which then take |L_i - b_i| in place of |L_i|.
+      num_tasks: T, if the state is to keep the task weights.
 
     Returns:
       A balancer that reads the Gramian, and the losses for the normalizers that name them. Scale:

@@ -13,14 +13,14 @@ from jaxmtl.solvers.scaling import reciprocal
 
 
 @described
-def gls(*, num_tasks: int | None = None, lower_bounds: TaskVector | None = None) -> Balancer:
+def gls(*, lower_bounds: TaskVector | None = None, num_tasks: int | None = None) -> Balancer:
     """Weigh as the gradient of the geometric mean does, w_i = (prod_j L_j)^(1/T) / (T L_i).
 
     Args:
-      num_tasks: T, if the state is to keep the task weights.
       lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
         measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
         zero: below its bound a loss counts by its distance.
+      num_tasks: T, if the state is to keep the task weights.
 
     Returns:
       A balancer that reads the losses. Scale: g on T identical gradients g where the losses are

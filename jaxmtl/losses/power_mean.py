@@ -14,7 +14,7 @@ from jaxmtl.losses._softmax import softmax
 
 @described
 def power_mean(
-    power: float = 1.0, *, num_tasks: int | None = None, lower_bounds: TaskVector | None = None
+    power: float = 1.0, *, lower_bounds: TaskVector | None = None, num_tasks: int | None = None
 ) -> Balancer:
     """Weigh each task by a power of its loss, w_i = L_i^q / sum_j L_j^q.
 
@@ -23,10 +23,10 @@ def power_mean(
 
     Args:
       power: q, from 0 on.
-      num_tasks: T, if the state is to keep the task weights.
       lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
         measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
         zero: below its bound a loss counts as zero.
+      num_tasks: T, if the state is to keep the task weights.
 
     Returns:
       A balancer that reads the losses: of tasks, or (N,) losses of examples or of points. Scale: g

@@ -16,8 +16,8 @@ from jaxmtl.solvers.scaling import reciprocal
 def real_time_loss(
     *,
     reference: str | float = 1.0,
-    num_tasks: int | None = None,
     lower_bounds: TaskVector | None = None,
+    num_tasks: int | None = None,
 ) -> Balancer:
     """Weigh each task by the reciprocal of its present loss, w_i = r / sg(L_i).
 
@@ -28,10 +28,10 @@ def real_time_loss(
     Args:
       reference: the size r, or the name of the loss that has it, such as "student" (the losses are
         then passed to ``update``, by name).
-      num_tasks: T, if the state is to keep the task weights.
       lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
         measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
         zero: below its bound a loss counts by its distance.
+      num_tasks: T, if the state is to keep the task weights.
 
     Returns:
       A balancer that reads the losses. Scale: (sum_i r/L_i) g on T identical gradients g. Degree 1

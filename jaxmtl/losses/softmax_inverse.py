@@ -16,8 +16,8 @@ from jaxmtl.losses._softmax import softmax
 def softmax_inverse(
     temperature: float = 1.0,
     *,
-    num_tasks: int | None = None,
     lower_bounds: TaskVector | None = None,
+    num_tasks: int | None = None,
 ) -> Balancer:
     """Weigh by the softmax of the reciprocal losses, w = softmax(1 / (temperature L)).
 
@@ -26,10 +26,10 @@ def softmax_inverse(
 
     Args:
       temperature: the higher, the more even the weights; in the unit of 1/L. To be tuned.
-      num_tasks: T, if the state is to keep the task weights.
       lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
         measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
         zero: below its bound a loss counts by its distance.
+      num_tasks: T, if the state is to keep the task weights.
 
     Returns:
       A balancer that reads the losses: of tasks, or (N,) losses of examples or of points. Scale: g
