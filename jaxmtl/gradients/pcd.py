@@ -12,6 +12,7 @@ from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._rounding import leave_out_rounding
 from jaxmtl.gradients._one_task import read_one_task
+from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.complementarity import complementarity
 from jaxmtl.solvers.scaling import reciprocal
 
@@ -100,21 +101,31 @@ def pcd(
         squares = jnp.diagonal(scaled)
         asks = active & ~is_main & (squares > 0)
         to_main = jnp.sum(jnp.where(is_main, scaled, 0), axis=1)
-        found = complementarity(scaled, to_main - share * squares, active=asks)
-        progress = to_main + scaled @ found.z - share * squares
-        # Without a solution z grows until its rounding hides what is missing: no bound by z here.
-        eps = jnp.finfo(gram.dtype).eps
-        missing = -progress > 1e-3 * share * squares + 16 * eps * (jnp.abs(to_main) + squares)
-        feasible = ~jnp.any(missing & asks)
-        z = jnp.where(feasible, found.z, 0) + is_main
-        # Where the terms cancel, their rounding is no direction.
-        square, terms = z @ scaled @ z, jnp.sum(z * jnp.sqrt(squares))
-        usable = square > 16 * num_tasks * eps * terms**2
+        wanted = share * squares
+        found = complementarity(scaled, to_main - wanted, active=asks)
+        shares, feasible = _unit_direction(scaled, to_main, wanted, found.z, asks, is_main)
         length = jnp.sum(jnp.where(is_main & active, lengths, 0))
-        weights = z * scale * length * reciprocal(jnp.where(usable, jnp.sqrt(square), 0))
+        weights = shares * scale * length
         return weights, PCDState(norms, steps, feasible, found.residual, found.iterations)
 
     weighting = Weighting(
         init, update, frozenset({"gramian"}), num_tasks, one.names, named=one.named
     )
     return make_balancer(leave_out_rounding(weighting))
+
+
+@one_launch
+def _unit_direction(
+    scaled: Array, to_main: Array, wanted: Array, z: Array, asks: Array, is_main: Array
+) -> tuple[Array, Array]:
+    """The weights of the direction of length one, and whether it gives all what they ask for."""
+    squares, eps = jnp.diagonal(scaled), jnp.finfo(scaled.dtype).eps
+    missing = wanted - to_main - scaled @ z
+    # Without a solution z grows until its rounding hides what is missing: no bound by z here.
+    bound = 1e-3 * wanted + 16 * eps * (jnp.abs(to_main) + squares)
+    feasible = ~jnp.any((missing > bound) & asks)
+    shares = jnp.where(is_main, 1, jnp.where(feasible, z, 0))
+    # Where the terms cancel, their rounding is no direction.
+    square, terms = jnp.sum(shares * (scaled @ shares)), jnp.sum(shares * jnp.sqrt(squares))
+    usable = square > 16 * len(z) * eps * terms**2
+    return shares * reciprocal(jnp.where(usable, jnp.sqrt(jnp.maximum(square, 0)), 0)), feasible

@@ -13,7 +13,7 @@ pytestmark = [
 MOST_LAUNCHES = 16
 # What solves for its weights, or goes through the tasks in a loop, and how many kernels it takes.
 IN_KERNELS = {
-    **dict.fromkeys(("aligned_mtl", "cagrad", "mgda"), 2),
+    **dict.fromkeys(("aligned_mtl", "cagrad", "mgda", "pcd"), 2),
     **dict.fromkeys(("conflict_free", "imtl", "imtl_g"), 1),
     **dict.fromkeys(("dualproj", "epo", "fairgrad", "nash_mtl", "upgrad"), 1),
     **dict.fromkeys(("gradvac", "pcgrad", "sdmgrad"), 1),
