@@ -9,7 +9,7 @@ Methods whose weights come from the losses, or from nothing
     ``equal``, ``static``, ``initial_loss``, ``prior_loss``, ``real_time_loss``, ``uncertainty``
     (``uncertainty_loss``), ``imtl_l``, ``gls``, ``dwa``, ``rlw``, ``famo`` (``famo_after_step``),
     ``softadapt``, ``relobralo``, ``brdr``, ``cov_weighting``, ``softmax_inverse``, ``power_mean``,
-    ``group_dro``, ``tchebycheff``, ``stch``, ``pbi``, ``cosmos``
+    ``group_dro``, ``lagrangian``, ``tchebycheff``, ``stch``, ``pbi``, ``cosmos``
 Methods whose weights come from the gradients
     ``gradnorm``, ``normalize``, ``lr_annealing``, ``ntk`` (``ntk_traces``), ``vqgan_adaptive``,
     ``pcgrad``, ``gradvac``, ``mgda``, ``epo``, ``upgrad``, ``dualproj``, ``cagrad``, ``nash_mtl``,
@@ -95,6 +95,7 @@ from jaxmtl.losses.gls import gls
 from jaxmtl.losses.group_dro import group_dro
 from jaxmtl.losses.imtl_l import imtl_l
 from jaxmtl.losses.initial_loss import initial_loss
+from jaxmtl.losses.lagrangian import lagrangian
 from jaxmtl.losses.pbi import pbi
 from jaxmtl.losses.power_mean import power_mean
 from jaxmtl.losses.prior_loss import prior_loss
@@ -161,6 +162,7 @@ __all__ = [
     "imtl_l",
     "initial_loss",
     "krum",
+    "lagrangian",
     "lr_annealing",
     "make_balancer",
     "masked_mean",

@@ -49,6 +49,7 @@ from jaxmtl.losses.gls import gls
 from jaxmtl.losses.group_dro import group_dro
 from jaxmtl.losses.imtl_l import imtl_l
 from jaxmtl.losses.initial_loss import initial_loss
+from jaxmtl.losses.lagrangian import lagrangian
 from jaxmtl.losses.pbi import pbi
 from jaxmtl.losses.power_mean import power_mean
 from jaxmtl.losses.prior_loss import prior_loss
@@ -260,6 +261,13 @@ METHODS: dict[str, Method] = {
         "raised by exp(loss) at each step",
         "Sagawa 2020",
         lambda t, key: group_dro(t),
+        rows="linear",
+    ),
+    "lagrangian": Method(
+        "1 of objectives, multipliers of bounds (table: one objective)",
+        "Platt & Barr 1987",
+        lambda t, key: lagrangian([None] + [1.0] * (t - 1)),
+        any_order=False,
         rows="linear",
     ),
     "tchebycheff": Method(

@@ -94,7 +94,7 @@ def test_optax_maps_what_is_like_the_parameters(name):
         for path, new, old in zip(paths(state), *map(jax.tree.leaves, (mapped, state)), strict=True)
         if np.any(new != old)
     ]
-    expected = [p for p in paths(state) if ".mu" in p or ".nu" in p or ".preparation" in p]
+    expected = [p for p in paths(state) if ".mu[" in p or ".nu[" in p or ".preparation" in p]
     assert changed == [p for p in expected if not p.endswith((".seen", ".key_data"))]
 
 

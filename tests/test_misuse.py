@@ -84,6 +84,7 @@ def methods_calls():
         "fairgrad": {"alpha": 2.0},
         "vqgan_adaptive": {"adversary": [False, True]},
         "dwa": {"window": 2},
+        "lagrangian": {"bounds": [None, 1.0]},
     }
     for name in methods.METHODS:
         factory = getattr(jaxmtl, name)
