@@ -18,7 +18,7 @@ Methods whose weights come from the gradients
     coordinate ``graddrop``, ``trimmed_mean``
 Combinators, from balancer to balancer
     ``on_shared``, ``prioritise``, ``with_fixed``, ``every``, ``smooth``, ``warm_up``,
-    ``skip_broken``, ``report_only``; before a balancer in a chain ``per_task``
+    ``in_turn``, ``skip_broken``, ``report_only``; before a balancer in a chain ``per_task``
 Which method suits these losses
     ``compare``, of a ``Problem``, gives a ``Comparison``
 Reading a state
@@ -54,6 +54,7 @@ from jaxmtl.balancing._base import (
 )
 from jaxmtl.combinators._broken import skip_broken
 from jaxmtl.combinators._fixed import with_fixed
+from jaxmtl.combinators._in_turn import in_turn
 from jaxmtl.combinators._over_time import every, smooth, warm_up
 from jaxmtl.combinators._per_task import per_task
 from jaxmtl.combinators._shared import on_shared, prioritise
@@ -160,6 +161,7 @@ __all__ = [
     "imtl",
     "imtl_g",
     "imtl_l",
+    "in_turn",
     "initial_loss",
     "krum",
     "lagrangian",

@@ -103,6 +103,7 @@ CALLS = [
     (jaxmtl.every, {"balancer": BALANCER, "k": 2}),
     (jaxmtl.smooth, {"balancer": BALANCER, "decay": 0.5}),
     (jaxmtl.warm_up, {"balancer": BALANCER, "steps": 2}),
+    (jaxmtl.in_turn, {"balancer": BALANCER}),
     (jaxmtl.skip_broken, {"balancer": BALANCER}),
     (jaxmtl.report_only, {"balancer": BALANCER}),
     (jaxmtl.per_task, {"tx": optax.clip(1.0), "num_tasks": 2}),
