@@ -9,7 +9,8 @@ Methods whose weights come from the losses, or from nothing
     ``equal``, ``static``, ``initial_loss``, ``prior_loss``, ``real_time_loss``, ``uncertainty``
     (``uncertainty_loss``), ``imtl_l``, ``gls``, ``dwa``, ``rlw``, ``famo`` (``famo_after_step``),
     ``softadapt``, ``relobralo``, ``brdr``, ``cov_weighting``, ``softmax_inverse``, ``power_mean``,
-    ``group_dro``, ``lagrangian``, ``tchebycheff``, ``stch``, ``pbi``, ``cosmos``
+    ``group_dro``, ``lagrangian``, ``residual_attention``, ``tchebycheff``, ``stch``, ``pbi``,
+    ``cosmos``
 Methods whose weights come from the gradients
     ``gradnorm``, ``normalize``, ``lr_annealing``, ``ntk`` (``ntk_traces``), ``vqgan_adaptive``,
     ``pcgrad``, ``gradvac``, ``mgda``, ``epo``, ``upgrad``, ``dualproj``, ``cagrad``, ``nash_mtl``,
@@ -21,6 +22,8 @@ Combinators, from balancer to balancer
     ``in_turn``, ``skip_broken``, ``report_only``; before a balancer in a chain ``per_task``
 Which method suits these losses
     ``compare``, of a ``Problem``, gives a ``Comparison``
+Several rewards in place of losses
+    ``group_advantages``
 Reading a state
     ``find_state``, ``by_task``, ``scalars``, ``diagnostics``
 A method of one's own
@@ -35,6 +38,7 @@ import importlib
 from typing import Any
 
 from jaxmtl import diagnostics, methods, pareto, solvers, theory
+from jaxmtl._group_advantages import group_advantages
 from jaxmtl._scalars import scalars
 from jaxmtl.backward._features import value_and_features_grad
 from jaxmtl.backward._per_example import per_example
@@ -102,6 +106,7 @@ from jaxmtl.losses.power_mean import power_mean
 from jaxmtl.losses.prior_loss import prior_loss
 from jaxmtl.losses.real_time_loss import real_time_loss
 from jaxmtl.losses.relobralo import relobralo
+from jaxmtl.losses.residual_attention import residual_attention
 from jaxmtl.losses.rlw import rlw
 from jaxmtl.losses.softadapt import softadapt
 from jaxmtl.losses.softmax_inverse import softmax_inverse
@@ -157,6 +162,7 @@ __all__ = [
     "graddrop",
     "gradnorm",
     "gradvac",
+    "group_advantages",
     "group_dro",
     "imtl",
     "imtl_g",
@@ -188,6 +194,7 @@ __all__ = [
     "real_time_loss",
     "relobralo",
     "report_only",
+    "residual_attention",
     "rlw",
     "scalars",
     "sdmgrad",

@@ -55,6 +55,7 @@ from jaxmtl.losses.power_mean import power_mean
 from jaxmtl.losses.prior_loss import prior_loss
 from jaxmtl.losses.real_time_loss import real_time_loss
 from jaxmtl.losses.relobralo import relobralo
+from jaxmtl.losses.residual_attention import residual_attention
 from jaxmtl.losses.rlw import rlw
 from jaxmtl.losses.softadapt import softadapt
 from jaxmtl.losses.softmax_inverse import softmax_inverse
@@ -268,6 +269,13 @@ METHODS: dict[str, Method] = {
         "Platt & Barr 1987",
         lambda t, key: lagrangian([None] + [1.0] * (t - 1)),
         any_order=False,
+        rows="linear",
+    ),
+    "residual_attention": Method(
+        "squares of averaged residuals, of points",
+        "Anagnostopoulos 2024",
+        lambda t, key: residual_attention(t),
+        identical=lambda t: 1e-4 * t,
         rows="linear",
     ),
     "tchebycheff": Method(

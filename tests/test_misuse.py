@@ -85,6 +85,7 @@ def methods_calls():
         "vqgan_adaptive": {"adversary": [False, True]},
         "dwa": {"window": 2},
         "lagrangian": {"bounds": [None, 1.0]},
+        "residual_attention": {"num_points": 2},
     }
     for name in methods.METHODS:
         factory = getattr(jaxmtl, name)
@@ -120,6 +121,7 @@ CALLS = [
     (on_shapes(jaxmtl.masked_mean), {"values": ONES, "mask": ONES > 0}),
     (on_shapes(jaxmtl.ntk_traces), {"residuals_fn": lambda p: p, "params": PARAMS, "key": 0}),
     (on_shapes(jaxmtl.uncertainty_loss), {"losses": ONES, "log_variances": ONES}),
+    (on_shapes(jaxmtl.group_advantages), {"rewards": np.ones((4, 2)), "group_size": 2}),
     (jaxmtl.famo_after_step, {"opt_state": jaxmtl.famo(2).init(PARAMS), "losses": ONES}),
     (jaxmtl.find_state, {"opt_state": BALANCER.init(PARAMS)}),
     (jaxmtl.by_task, {"losses": {"a": 1.0, "b": 2.0}, "values": ONES}),
@@ -169,7 +171,7 @@ CALLS = [
     (plotting.plot_front, {"points": {"a": np.ones((3, 2))}}),
 ]
 # What shapes arrays.
-STATIC = {"num_tasks", "num_byzantine", "num_selected", "num_trimmed"}
+STATIC = {"num_tasks", "num_points", "num_byzantine", "num_selected", "num_trimmed"}
 HELPERS = {"nearest", "suggestion", "use_safe_cpu_compiler"}
 
 WRONG = {
