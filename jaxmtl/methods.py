@@ -153,7 +153,7 @@ METHODS: dict[str, Method] = {
         rows="linear",
     ),
     "static": Method(
-        "the user's constants",
+        "the user's constants, or schedules",
         "baseline",
         lambda t, key: static([1.0] * t),
         identical=float,

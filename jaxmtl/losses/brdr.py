@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from jaxmtl._averages import started
 from jaxmtl._checks import check_num_tasks, check_share
 from jaxmtl._typing import Array
 from jaxmtl.balancing._balancer import make_balancer
@@ -74,19 +75,16 @@ def brdr(num_tasks: int, *, decay: float = 0.999) -> Balancer:
     def update(given: Given, state: BRDRState) -> tuple[Array, BRDRState]:
         active, sizes = given.active, jnp.abs(given.losses)
         steps = state.steps + active.astype(state.steps.dtype)
-        # 1 - decay^n without the digits that differences from one would lose.
-        fresh = jnp.asarray(1 - decay, sizes.dtype)
-        counted = jnp.maximum(steps, 1).astype(sizes.dtype)
-        started = -jnp.expm1(counted * jnp.log1p(-fresh))
+        fresh, begun = jnp.asarray(1 - decay, sizes.dtype), started(decay, steps, sizes.dtype)
         # Squares of ratios, since those of the losses may leave the range of the type.
         largest = jnp.maximum(state.root, sizes)
         old, new = (x * reciprocal(largest) for x in (state.root, sizes))
         root = largest * jnp.sqrt(decay * old**2 + fresh * new**2)
-        rates = jnp.where(active, sizes * reciprocal(root) * jnp.sqrt(started), 0)
+        rates = jnp.where(active, sizes * reciprocal(root) * jnp.sqrt(begun), 0)
         mean = jnp.sum(rates) / count_present(active, rates.dtype)
         average = decay * state.average + fresh * rates * reciprocal(mean)
         found = BRDRState(root, average, steps)
         kept = BRDRState(*(jnp.where(active, x, y) for x, y in zip(found, state, strict=True)))
-        return jnp.where(active, average / started, 0), kept
+        return jnp.where(active, average / begun, 0), kept
 
     return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks))
