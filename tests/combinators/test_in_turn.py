@@ -113,7 +113,13 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+SOON = ("mgda", "gradnorm", "every", "shared")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in SOON else pytest.mark.slow) for name in METHODS],
+)
 def test_the_averaged_update_is_the_method_on_the_moments(name):
     """Of any method, which sees each loss as it was at the task's last turn."""
     inner, decay, moving = METHODS[name](), 0.8, np.zeros((T, P))
