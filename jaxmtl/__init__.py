@@ -9,7 +9,8 @@ Methods whose weights come from the losses, or from nothing
     ``equal``, ``static``, ``initial_loss``, ``prior_loss``, ``real_time_loss``, ``uncertainty``
     (``uncertainty_loss``), ``imtl_l``, ``gls``, ``dwa``, ``rlw``, ``famo`` (``famo_after_step``),
     ``softadapt``, ``relobralo``, ``brdr``, ``cov_weighting``, ``softmax_inverse``, ``power_mean``,
-    ``group_dro``, ``tchebycheff``, ``stch``, ``pbi``, ``cosmos``
+    ``group_dro``, ``lagrangian``, ``residual_attention``, ``tchebycheff``, ``stch``, ``pbi``,
+    ``cosmos``
 Methods whose weights come from the gradients
     ``gradnorm``, ``normalize``, ``lr_annealing``, ``ntk`` (``ntk_traces``), ``vqgan_adaptive``,
     ``metabalance``, ``auxiliary_cosine``, ``pcd``, ``pcgrad``, ``gradvac``, ``mgda``, ``epo``,
@@ -19,9 +20,12 @@ Methods whose weights come from the gradients
     ``graddrop``, ``trimmed_mean``
 Combinators, from balancer to balancer
     ``on_shared``, ``prioritise``, ``with_fixed``, ``every``, ``smooth``, ``warm_up``,
-    ``skip_broken``, ``skip_rounding``, ``report_only``; before a balancer in a chain ``per_task``
+    ``in_turn``, ``skip_broken``, ``skip_rounding``, ``report_only``; before a balancer in a chain
+    ``per_task``
 Which method suits these losses
     ``compare``, of a ``Problem``, gives a ``Comparison``
+Several rewards in place of losses
+    ``group_advantages``
 Reading a state
     ``find_state``, ``by_task``, ``scalars``, ``diagnostics``
 A method of one's own
@@ -36,6 +40,7 @@ import importlib
 from typing import Any
 
 from jaxmtl import diagnostics, methods, pareto, solvers, theory
+from jaxmtl._group_advantages import group_advantages
 from jaxmtl._scalars import scalars
 from jaxmtl.backward._features import value_and_features_grad
 from jaxmtl.backward._per_example import per_example
@@ -55,6 +60,7 @@ from jaxmtl.balancing._base import (
 )
 from jaxmtl.combinators._broken import skip_broken
 from jaxmtl.combinators._fixed import with_fixed
+from jaxmtl.combinators._in_turn import in_turn
 from jaxmtl.combinators._over_time import every, smooth, warm_up
 from jaxmtl.combinators._per_task import per_task
 from jaxmtl.combinators._rounding import skip_rounding
@@ -101,11 +107,13 @@ from jaxmtl.losses.gls import gls
 from jaxmtl.losses.group_dro import group_dro
 from jaxmtl.losses.imtl_l import imtl_l
 from jaxmtl.losses.initial_loss import initial_loss
+from jaxmtl.losses.lagrangian import lagrangian
 from jaxmtl.losses.pbi import pbi
 from jaxmtl.losses.power_mean import power_mean
 from jaxmtl.losses.prior_loss import prior_loss
 from jaxmtl.losses.real_time_loss import real_time_loss
 from jaxmtl.losses.relobralo import relobralo
+from jaxmtl.losses.residual_attention import residual_attention
 from jaxmtl.losses.rlw import rlw
 from jaxmtl.losses.softadapt import softadapt
 from jaxmtl.losses.softmax_inverse import softmax_inverse
@@ -163,12 +171,15 @@ __all__ = [
     "graddrop",
     "gradnorm",
     "gradvac",
+    "group_advantages",
     "group_dro",
     "imtl",
     "imtl_g",
     "imtl_l",
+    "in_turn",
     "initial_loss",
     "krum",
+    "lagrangian",
     "lr_annealing",
     "make_balancer",
     "masked_mean",
@@ -194,6 +205,7 @@ __all__ = [
     "real_time_loss",
     "relobralo",
     "report_only",
+    "residual_attention",
     "rlw",
     "scalars",
     "sdmgrad",

@@ -15,6 +15,7 @@ from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._base import BalancerState
 from jaxmtl.balancing._state import find_nodes
 from jaxmtl.diagnostics import Report
+from jaxmtl.losses.lagrangian import LagrangianState
 
 
 def scalars(opt_state: PyTree, losses: TaskVector) -> dict[str, Array]:
@@ -25,7 +26,8 @@ def scalars(opt_state: PyTree, losses: TaskVector) -> dict[str, Array]:
     the weight is); and with ``report_only``, as ``jaxmtl.diagnostics.Report`` explains them,
     ``norm/depth``, ``cosine/depth-labels`` for each pair, ``update_cosine/depth``, ``broken/depth``
     (at how many steps so far loss or gradient was not finite), ``conflicts``, ``norm_ratio``,
-    ``similarity`` and ``stationarity``.
+    ``similarity`` and ``stationarity``. Of ``lagrangian`` come ``multiplier/depth``,
+    ``slack/depth`` (infinite at an objective) and ``at_largest/depth``.
 
     Of a step that was not finite, the weights are those of the step before, and the report is its
     own; with ``every``, the report is of the last step that asked. What is not finite is shown as
@@ -121,6 +123,10 @@ def _of_balancer(state: BalancerState) -> Iterator[tuple[str, Any]]:
     if state.task_weights is not None:
         yield "weight", state.task_weights
         yield "share", _shares(_leaf(state.task_weights))
+    for _, kept in find_nodes(LagrangianState, state.method):
+        yield "multiplier", kept.multipliers
+        yield "slack", kept.slack
+        yield "at_largest", kept.at_largest
     report = state.report
     if isinstance(report, Report):
         yield "norm", report.norms

@@ -53,11 +53,13 @@ from jaxmtl.losses.gls import gls
 from jaxmtl.losses.group_dro import group_dro
 from jaxmtl.losses.imtl_l import imtl_l
 from jaxmtl.losses.initial_loss import initial_loss
+from jaxmtl.losses.lagrangian import lagrangian
 from jaxmtl.losses.pbi import pbi
 from jaxmtl.losses.power_mean import power_mean
 from jaxmtl.losses.prior_loss import prior_loss
 from jaxmtl.losses.real_time_loss import real_time_loss
 from jaxmtl.losses.relobralo import relobralo
+from jaxmtl.losses.residual_attention import residual_attention
 from jaxmtl.losses.rlw import rlw
 from jaxmtl.losses.softadapt import softadapt
 from jaxmtl.losses.softmax_inverse import softmax_inverse
@@ -88,7 +90,7 @@ class Method(NamedTuple):
         task weights.
       needs: further arguments of ``update`` that it cannot do without.
       any_sign: whether the losses may be negative and pass zero: "yes", also because they are not
-        read, or the argument by which they may: "lower_bounds", "ideal".
+        read, "no", or the argument by which they may: "lower_bounds", "ideal".
       holds: whether weights may be held, as by ``every``, that were made when a task's loss and
         gradient were rounding: its weight is at most 10^4 times the largest of the others.
     """
@@ -161,7 +163,7 @@ METHODS: dict[str, Method] = {
         rows="linear",
     ),
     "static": Method(
-        "the user's constants",
+        "the user's constants, or schedules",
         "baseline",
         lambda t, key: static([1.0] * t),
         identical=float,
@@ -288,6 +290,21 @@ METHODS: dict[str, Method] = {
         "Sagawa 2020",
         lambda t, key: group_dro(t),
         rows="linear",
+    ),
+    "lagrangian": Method(
+        "1 of objectives, multipliers of bounds (table: one objective)",
+        "Platt & Barr 1987",
+        lambda t, key: lagrangian([None] + [1.0] * (t - 1)),
+        any_order=False,
+        rows="linear",
+    ),
+    "residual_attention": Method(
+        "squares of averaged residuals, of points",
+        "Anagnostopoulos 2024",
+        lambda t, key: residual_attention(t),
+        identical=lambda t: 1e-4 * t,
+        rows="linear",
+        any_sign="no",
     ),
     "tchebycheff": Method(
         "the largest loss alone",
@@ -571,7 +588,7 @@ def describe(name: str) -> tuple[str, ...]:
         f"{method.degree:.4g}",
         f"{method.identical(4):.4g}",
         ", ".join(promise for promise, held in promises.items() if held),
-        method.any_sign if method.any_sign == "yes" else f"with `{method.any_sign}`",
+        method.any_sign if method.any_sign in ("yes", "no") else f"with `{method.any_sign}`",
         "yes" if passes == "1" else "no",
         "yes" if method.holds else "no",
         method.reference,

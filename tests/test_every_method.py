@@ -507,6 +507,8 @@ def test_inject_hyperparams(name):
     arguments = {
         "static": {"weights": [1.0, 2.0, 3.0]},
         "prior_loss": {"values": [1.0, 2.0, 3.0]},
+        "residual_attention": {"num_points": 3},
+        "lagrangian": {"bounds": [None, 1.0, 2.0], "form": "pi"},
         "pcgrad": {"key": 3},
         "rlw": {"key": 3},
         "dwa": {"num_tasks": 3, "window": 2},

@@ -94,7 +94,7 @@ def test_optax_maps_what_is_like_the_parameters(name):
         for path, new, old in zip(paths(state), *map(jax.tree.leaves, (mapped, state)), strict=True)
         if np.any(new != old)
     ]
-    expected = [p for p in paths(state) if ".mu" in p or ".nu" in p or ".preparation" in p]
+    expected = [p for p in paths(state) if ".mu[" in p or ".nu[" in p or ".preparation" in p]
     assert changed == [p for p in expected if not p.endswith((".seen", ".key_data"))]
 
 
@@ -203,6 +203,7 @@ COMBINED = {
     "every": lambda b: jaxmtl.every(b, 2),
     "smooth": lambda b: jaxmtl.smooth(b, 0.5),
     "warm_up": lambda b: jaxmtl.warm_up(b, 2, ramp=2, weights=[1.0, 2.0, 3.0]),
+    "in_turn": jaxmtl.in_turn,
     "skip_broken": jaxmtl.skip_broken,
     "skip_rounding": jaxmtl.skip_rounding,
     "report_only": lambda b: jaxmtl.report_only(jaxmtl.every(jaxmtl.skip_broken(b), 2)),
@@ -251,6 +252,8 @@ def trace_strictly(balancer, dtype="float32", needs=(), *, all_routes=False):
         losses_now, stacked = jaxmtl.value_and_task_grads(losses_fn)(params)
         yield balancer.update(stacked, state, params, losses=losses_now)
         yield jaxmtl.value_and_balanced_grad(losses_fn, balancer)(state, params)[1:]
+        if balancer.turns is not None:
+            return
         if balancer.preparation is None and not balancer.skips_broken:
             lean = jaxmtl.value_and_balanced_grad(losses_fn, balancer, memory="lean")
             yield lean(state, params, active=active)[1:]

@@ -88,6 +88,8 @@ def methods_calls():
         "auxiliary_cosine": {"main": 0},
         "auto_lambda": {"main": 0},
         "pcd": {"main": 0},
+        "lagrangian": {"bounds": [None, 1.0]},
+        "residual_attention": {"num_points": 2},
     }
     for name in methods.METHODS:
         factory = getattr(jaxmtl, name)
@@ -106,6 +108,7 @@ CALLS = [
     (jaxmtl.every, {"balancer": BALANCER, "k": 2}),
     (jaxmtl.smooth, {"balancer": BALANCER, "decay": 0.5}),
     (jaxmtl.warm_up, {"balancer": BALANCER, "steps": 2}),
+    (jaxmtl.in_turn, {"balancer": BALANCER}),
     (jaxmtl.skip_broken, {"balancer": BALANCER}),
     (jaxmtl.skip_rounding, {"balancer": BALANCER}),
     (jaxmtl.report_only, {"balancer": BALANCER}),
@@ -123,6 +126,7 @@ CALLS = [
     (on_shapes(jaxmtl.masked_mean), {"values": ONES, "mask": ONES > 0}),
     (on_shapes(jaxmtl.ntk_traces), {"residuals_fn": lambda p: p, "params": PARAMS, "key": 0}),
     (on_shapes(jaxmtl.uncertainty_loss), {"losses": ONES, "log_variances": ONES}),
+    (on_shapes(jaxmtl.group_advantages), {"rewards": np.ones((4, 2)), "group_size": 2}),
     (jaxmtl.famo_after_step, {"opt_state": jaxmtl.famo(2).init(PARAMS), "losses": ONES}),
     (jaxmtl.find_state, {"opt_state": BALANCER.init(PARAMS)}),
     (jaxmtl.by_task, {"losses": {"a": 1.0, "b": 2.0}, "values": ONES}),
@@ -172,7 +176,14 @@ CALLS = [
     (plotting.plot_front, {"points": {"a": np.ones((3, 2))}}),
 ]
 # What shapes arrays.
-STATIC = {"num_tasks", "num_byzantine", "num_selected", "num_trimmed", "main"}
+STATIC = {
+    "num_tasks",
+    "num_points",
+    "num_byzantine",
+    "num_selected",
+    "num_trimmed",
+    "main",
+}
 HELPERS = {"nearest", "suggestion", "use_safe_cpu_compiler"}
 
 WRONG = {

@@ -69,6 +69,8 @@ def test_balancers_say_how_they_were_made():
     learned = jaxmtl.gradnorm(2, optimizer=optax.adam(0.1), alpha=jnp.ones(()))
     assert repr(learned).startswith("gradnorm(num_tasks=2, alpha=<float32[]>, optimizer=<Gradient")
     assert repr(jaxmtl.nash_mtl(num_tasks=2)) == "nash_mtl(num_tasks=2)"
+    scheduled = jaxmtl.static({"a": 1.0, "b": optax.constant_schedule(1.0), "c": lambda step: 2.0})
+    assert repr(scheduled) == "static(weights={'a': 1.0, 'b': <function>, 'c': <function>})"
     long = repr(jaxmtl.static([1.0] * 100))
     assert len(long) < 100
     assert long.endswith("...)")

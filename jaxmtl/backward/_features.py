@@ -68,6 +68,11 @@ def value_and_features_grad(
             "The features are what is shared here: pass the balancer without on_shared, and the"
             " task-specific parameters as heads."
         )
+    if balancer.turns is not None:
+        raise ValueError(
+            "in_turn keeps a moment of each task's gradient, but gradients of features belong to a"
+            " batch: pass the balancer without it, or use value_and_balanced_grad."
+        )
 
     def evaluate(
         state: BalancerState,

@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxmtl._checks import check_argnums, check_callable, check_choice, check_flag, static_count
 from jaxmtl._typing import Array, PyTree, TaskVector
+from jaxmtl.backward._branches import one_of
 from jaxmtl.backward._cpu_layouts import laid_out
 from jaxmtl.backward._instances import gramian_by_examples, stack_gradients
 from jaxmtl.backward._linearise import (
@@ -21,6 +21,7 @@ from jaxmtl.backward._linearise import (
 )
 from jaxmtl.backward._losses import like_losses
 from jaxmtl.backward._manual_axes import check_summed
+from jaxmtl.backward._one_task import one_task
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, BalancerState, Given, check_balancer
 from jaxmtl.balancing._entries import all_finite
@@ -46,7 +47,8 @@ def value_and_balanced_grad(
     The same losses, gradient and state as ``value_and_task_grads`` followed by
     ``balancer.update``. A method that reads only the losses costs one forward and one backward
     pass, whatever T is (two backward passes where ``on_shared`` leaves heads their own gradient);
-    so do the steps of ``every`` and ``warm_up`` at which the method is not asked.
+    so do the steps of ``every`` and ``warm_up`` at which the method is not asked. With ``in_turn``
+    a step is one forward and one backward pass of a single loss.
 
     Args:
       fun: as for ``value_and_task_grads``.
@@ -96,12 +98,14 @@ def value_and_balanced_grad(
     weighting, timing, roles = balancer.weighting, balancer.timing, balancer.roles
     reads_gramian = bool(weighting.reads & {"gramian", "cross_gramian"})
     needs_stack = balancer.preparation is not None or "cross_gramian" in weighting.reads
-    needs_stack |= balancer.skips_broken
+    needs_stack |= balancer.skips_broken or balancer.turns is not None
     if memory == "lean" and needs_stack:
         raise ValueError(
             'memory="lean" serves methods that need no more of the gradients than their Gramian,'
             " but this one works on the stacked gradients themselves: leave memory out."
         )
+    if balancer.turns is not None:
+        return one_task(fun, balancer.turns, weighting, argnums, has_aux)
     # The forward pass belongs into the branches: XLA then fuses it with the backward pass as it
     # does without one. And a second branch inside, on the same question, would have the stack of
     # gradients copied: hence a balancer that is known to be due.
@@ -170,36 +174,13 @@ def value_and_balanced_grad(
 
         if timing is None or needs_stack or not reads_gramian:
             return take(balancer, asks=True)
-        return _either(
+        return one_of(
             is_due(timing, state.timing),
             functools.partial(take, due, asks=True),
             functools.partial(take, balancer, asks=False),
         )
 
     return evaluate
-
-
-def _either(condition: Array, *branches: Callable[[], Any]) -> Any:
-    """One of two branches, whose value may hold names in its auxiliary data: no result of a cond.
-
-    Outside of ``jit`` it is chosen right away, since a cond would be compiled anew at each call.
-    """
-    found: list[Any] = []
-
-    def only_arrays(branch: Callable[[], Any]) -> Any:
-        value, *rest = branch()
-        leaves, treedef = jax.tree.flatten(value)
-        found[:] = treedef, [None if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
-        return [leaf for leaf in leaves if isinstance(leaf, jax.Array)], *rest
-
-    if not isinstance(condition, jax.core.Tracer):
-        return branches[not condition]()
-    branches = tuple(laid_out(functools.partial(only_arrays, branch)) for branch in branches)
-    arrays, *rest = lax.cond(condition, *branches)
-    treedef, names = found
-    in_turn = iter(arrays)
-    leaves = [next(in_turn) if name is None else name for name in names]
-    return jax.tree.unflatten(treedef, leaves), *rest
 
 
 def _with_lean_gramian(at: Linearised, are_measured: list[bool], given: Given) -> Given:

@@ -8,11 +8,17 @@ from jaxmtl._typing import Array
 from jaxmtl.solvers.scaling import reciprocal
 
 
-def fresh_share(decay: Any, steps: Array, dtype: Any) -> Array:
-    """The share (1 - decay) / (1 - decay^n) of the n-th value in an average of n of them."""
+def started(decay: Any, steps: Array, dtype: Any) -> Array:
+    """1 - decay^n, how much of an average that began at zero its n values make up; n at least 1."""
     fresh = jnp.asarray(1 - decay, dtype)
-    # 1 - decay^n without the digits that differences from one would lose.
-    return fresh / -jnp.expm1(jnp.maximum(steps, 1).astype(dtype) * jnp.log1p(-fresh))
+    counted = jnp.maximum(steps, 1).astype(dtype)
+    # Without the digits that differences from one would lose.
+    return -jnp.expm1(counted * jnp.log1p(-fresh))
+
+
+def fresh_share(decay: Any, steps: Array, dtype: Any) -> Array:
+    """The share (1 - decay) / (1 - decay^n) of the n-th value in a corrected average of n."""
+    return jnp.asarray(1 - decay, dtype) / started(decay, steps, dtype)
 
 
 def follow(

@@ -165,6 +165,7 @@ def make_balancer(
     balancer.weighting, balancer.roles = weighting, roles
     balancer.preparation, balancer.timing = preparation, timing
     balancer.reporting, balancer.skips_broken = reporting, skips_broken
+    balancer.turns = None
     balancer.state_like = functools.cache(
         lambda dtype: jax.eval_shape(functools.partial(init_state, balancer, dtype))
     )
@@ -174,6 +175,8 @@ def make_balancer(
 
 def rebuild(balancer: Balancer, **changes: Any) -> Balancer:
     """The same balancer with some of its parts exchanged; how combinators are made."""
+    if balancer.turns is not None:
+        return balancer.turns.around(rebuild(balancer.turns.inner, **changes))
     parts = {
         "weighting": balancer.weighting,
         "roles": balancer.roles,

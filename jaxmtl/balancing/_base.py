@@ -117,6 +117,24 @@ class Reporting(NamedTuple):
     update: Callable[[Given, Array, PyTree], PyTree]
 
 
+class Turns(NamedTuple):
+    """How a balancer goes through its tasks, one gradient a step.
+
+    Attributes:
+      inner: the balancer that is asked.
+      around: the same around another balancer.
+      due: ``state -> index`` of the task whose turn it is.
+      take: ``(grad, losses, state, params, *, active=None, **extra) -> (updates, losses, state)``,
+        from the gradient of that task; ``losses`` its loss, and what gives all of them their names,
+        or None; what comes back are the (T,) losses at each task's last turn.
+    """
+
+    inner: Any
+    around: Callable[[Any], Any]
+    due: Callable[[Any], Array]
+    take: Callable[..., tuple[PyTree, Array, Any]]
+
+
 class BalancerState(NamedTuple):
     """State of a balancer.
 
@@ -159,6 +177,7 @@ class Balancer(optax.GradientTransformationExtraArgs):
       timing: when it is asked, if not at every step.
       reporting: what is written down of each step, if anything.
       skips_broken: whether tasks whose loss or gradient is not finite are left out of a step.
+      turns: how it goes through its tasks, where ``in_turn`` has it take one a step.
       state_like: type of the weights -> shapes of the T-sized part of the state.
       description: the call that made it.
     """
@@ -169,6 +188,7 @@ class Balancer(optax.GradientTransformationExtraArgs):
     timing: Timing | None
     reporting: Reporting | None
     skips_broken: bool
+    turns: Turns | None
     state_like: Callable[[Any], BalancerState]
     description: str
 

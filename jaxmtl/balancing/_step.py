@@ -27,11 +27,7 @@ def read_inputs(
     **extra: Any,
 ) -> Given:
     """Check what came against what the method reads."""
-    if weighting.num_tasks not in (None, num_tasks):
-        raise ValueError(
-            f"The balancer was built for {weighting.num_tasks} tasks, but {num_tasks} came: build"
-            f" it with num_tasks={num_tasks}, or with one value for each of them."
-        )
+    check_built_for(weighting, num_tasks)
     needed = {"losses": losses} if "losses" in weighting.reads else {}
     needed |= {name: extra.get(name) for name in sorted(weighting.extra)}
     for name, value in needed.items():
@@ -69,6 +65,15 @@ def read_inputs(
             for argument, name in weighting.named
         },
     )
+
+
+def check_built_for(weighting: Weighting, num_tasks: int) -> None:
+    """Raise where a method that was told T meets another number of tasks."""
+    if weighting.num_tasks not in (None, num_tasks):
+        raise ValueError(
+            f"The balancer was built for {weighting.num_tasks} tasks, but {num_tasks} came: build"
+            f" it with num_tasks={num_tasks}, or with one value for each of them."
+        )
 
 
 def read_extra(extra: Any) -> dict[str, Any]:

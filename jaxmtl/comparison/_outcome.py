@@ -76,7 +76,9 @@ class Outcome(NamedTuple):
 
 def what_broke(losses: np.ndarray, tasks: tuple[str, ...]) -> str:
     """Name the first step at which a loss was not finite, and the tasks whose loss it was."""
-    bad = ~np.isfinite(losses)
+    # Of a task that has not had its first turn, ``in_turn`` knows no loss: infinity.
+    waiting = np.logical_and.accumulate(losses == np.inf) & np.isfinite(losses).any(axis=0)
+    bad = ~np.isfinite(losses) & ~waiting
     if not bad.any():
         return ""
     step = int(np.argmax(bad.any(axis=(1, 2))))

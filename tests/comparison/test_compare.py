@@ -14,6 +14,7 @@ import jaxmtl
 from jaxmtl.comparison import _batches, _training
 from jaxmtl.comparison._batches import Batches
 from jaxmtl.comparison._completed import complete
+from jaxmtl.comparison._outcome import what_broke
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -399,3 +400,13 @@ def test_networks_of_other_libraries(make):
     shared = jax.tree.leaves(complete(make()).shared)
     assert any(shared)
     assert not all(shared)
+
+
+def test_losses_that_wait_for_their_first_turn_did_not_break():
+    losses = np.ones((4, 2, 3))
+    losses[0, :, 1:], losses[1, :, 2] = np.inf, np.inf
+    assert what_broke(losses, ("a", "b", "c")) == ""
+    losses[3, 1, 2] = np.inf
+    assert what_broke(losses, ("a", "b", "c")) == "not finite from step 3 on, in 1 of 2 seeds: c"
+    losses[:, 0, 0] = np.inf
+    assert what_broke(losses, ("a", "b", "c")) == "not finite from step 0 on, in 2 of 2 seeds: a"

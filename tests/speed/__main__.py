@@ -28,7 +28,16 @@ KEEP_MEMORY = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296"
     ":glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456"
 )
-SECTIONS = ["weights", "stacks", "peer_steps", "own_steps", "instances", "floor", "compile"]
+SECTIONS = [
+    "weights",
+    "stacks",
+    "peer_steps",
+    "own_steps",
+    "instances",
+    "turns",
+    "floor",
+    "compile",
+]
 GPU_SECTIONS = ["weights", "stacks", "peer_steps", "own_steps", "kernels", "gpu_floor", "waits"]
 
 
@@ -43,6 +52,7 @@ def main() -> None:
     if os.environ.get("GLIBC_TUNABLES") != KEEP_MEMORY:
         command = [sys.executable, "-m", "tests.speed", *sys.argv[1:]]
         os.execve(sys.executable, command, os.environ | {"GLIBC_TUNABLES": KEEP_MEMORY})
+    jaxmtl.use_safe_cpu_compiler()
     platform = jax.default_backend()
     if (platform == "gpu") != options.gpu:
         parser.error(
@@ -52,7 +62,6 @@ def main() -> None:
     if options.gpu and importlib.util.find_spec("torch"):
         importlib.import_module("torch").set_default_device("cuda")
     options.out.mkdir(parents=True, exist_ok=True)
-    jaxmtl.use_safe_cpu_compiler()
     rows: list[Ratio] = []
     for section in options.sections or (GPU_SECTIONS if options.gpu else SECTIONS):
         for row in _section(section):
@@ -74,10 +83,11 @@ def _section(name: str) -> Iterator[Ratio]:
             "stacks": against_torchjd.aggregation_of_stacks,
             "peer_steps": against_torchjd.steps,
         }[name]()
-    from tests.speed import against_ourselves, of_instances, on_gpu
+    from tests.speed import against_ourselves, of_instances, of_turns, on_gpu
 
     return {
         "instances": of_instances.instances,
+        "turns": of_turns.turns,
         "kernels": on_gpu.kernels,
         "gpu_floor": on_gpu.floor,
         "waits": on_gpu.waits,
