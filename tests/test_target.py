@@ -13,6 +13,7 @@ import pytest
 from jax import lax
 
 import jaxmtl
+from jaxmtl._platform import made_once
 from jaxmtl.backward import _xla_cpu
 from jaxmtl.backward._linearise import CACHE
 from jaxmtl.balancing._gram import gramian
@@ -97,6 +98,16 @@ def test_the_gramian_for_another_target_has_few_contractions_and_no_loop(platfor
         assert text.count("stablehlo.dot_general") == 3
         assert f"tensor<{num_tasks}x608xf32>" in text
         assert "stablehlo.while" not in text
+
+
+@pytest.mark.parametrize("platform", [*OTHERS, "cpu"])
+def test_what_several_read_is_made_once_on_gpus_only(platform):
+    small, large = (3, 2**16), (3, 2**16 + 1)
+    leaves = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (small, large)]
+    for text in texts(platform, made_once, leaves):
+        made = [line for line in text.splitlines() if "stablehlo.optimization_barrier" in line]
+        assert len(made) == (platform == "cuda")
+        assert all(f"tensor<3x{large[1]}xf32>" in line for line in made)
 
 
 def test_a_program_for_the_cpu_is_todays(warned):
