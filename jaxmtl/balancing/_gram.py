@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmtl._checks import wide_dtype
-from jaxmtl._platform import by_target, may_be_sharded
+from jaxmtl._platform import barrier, by_target, may_be_sharded
 from jaxmtl._typing import Array
 
 _OVER_COLUMNS = (((1,), (1,)), ((), ()))
@@ -231,6 +231,10 @@ def combine(weights: Array, leaf: Array) -> Array:
     Returns:
       The combination, of shape ``leaf.shape[1:]`` and the leaf's own type.
     """
+    if may_be_sharded([leaf]):
+        # Compilers for TPUs would spread the weights over the devices once for all leaves of one
+        # shape, as one of them lies, and exchange for the others.
+        weights, leaf = barrier(weights, leaf, targets=("tpu",))
     if leaf.dtype == weights.dtype:
         return _contract(weights, leaf, (((0,), (0,)), ((), ())), weights.dtype)
     # Before a product all of the leaf would be cast and kept, in a sum one number at a time is.

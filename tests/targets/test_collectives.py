@@ -21,7 +21,10 @@ def machine(name, platform):
     return pytest.param(name, marks=skip)
 
 
-@pytest.fixture(scope="module", params=[machine("v5e", "tpu"), machine("h100", "cuda")])
+MACHINES = [machine("v5e", "tpu"), machine("v5p", "tpu"), machine("h100", "cuda")]
+
+
+@pytest.fixture(scope="module", params=MACHINES)
 def on_machine(request):
     return request.param
 
@@ -37,10 +40,11 @@ def programs(on_machine, layout):
 
 
 def kinds(program):
-    """How many there are of each kind, but for a few numbers."""
+    """How many there are of each kind, but for sums of a few numbers and signs between devices."""
     counts = Counter()
     for kind, _, size, turns in program["collectives"]:
-        counts[kind] += turns * (size > SMALL)
+        is_small = size <= SMALL and kind in ("all-reduce", "collective-permute")
+        counts[kind] += turns * (not is_small)
     return +counts
 
 
