@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxmtl._platform import may_be_sharded
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._one_sum import add_up
 
 
 def all_finite(leaves: Sequence[Array]) -> Array:
@@ -19,9 +20,19 @@ def all_finite(leaves: Sequence[Array]) -> Array:
 
 def all_hold(flags: Sequence[Array]) -> Array:
     """Whether all entries of these arrays of bools are true."""
-    if not may_be_sharded(flags):  # the columns of matrices, and vectors of their length
-        flags = [jnp.all(each, axis=tuple(range(each.ndim - 1))) for each in _by_shape(flags)]
+    if may_be_sharded(flags):
+        return add_up(_fails, flags, otherwise=lambda: _fails(_all_of(flags))) == 0
+    # The columns of matrices, and vectors of their length.
+    return _all_of([jnp.all(each, axis=tuple(range(each.ndim - 1))) for each in _by_shape(flags)])
+
+
+def _all_of(flags: Sequence[Array]) -> Array:
     return jnp.all(jnp.stack([jnp.all(each) for each in _by_shape(flags)] or [True]))
+
+
+def _fails(flags: Array) -> Array:
+    """Zero where all are true, else one: what may be added up."""
+    return jnp.any(~flags).astype(jnp.int32)
 
 
 def no_nan(tree: PyTree) -> list[Array]:

@@ -19,6 +19,7 @@ from jaxmtl._checks import wide_dtype
 from jaxmtl._platform import barrier, by_target, may_be_sharded
 from jaxmtl._typing import Array
 from jaxmtl.balancing._inner_products import added_by_halves, added_in_blocks, contract
+from jaxmtl.balancing._one_sum import add_up
 
 _FEW_PRODUCTS = 2**17
 
@@ -61,8 +62,12 @@ def _leaf_by_leaf(leaves: Sequence[Array], others: Sequence[Array] | None = None
     """One contraction a leaf."""
     others = leaves if others is None else others
     dtype = solve_dtype([*leaves, *others])
-    parts = [_whole_gramian(*pair, dtype) for pair in zip(leaves, others, strict=True)]
-    return functools.reduce(operator.add, parts)
+    part = functools.partial(_whole_gramian, dtype=dtype)
+
+    def one_by_one() -> Array:
+        return functools.reduce(operator.add, map(part, leaves, others))
+
+    return add_up(part, leaves, others, otherwise=one_by_one)
 
 
 def _in_few_products(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:

@@ -93,3 +93,11 @@ def test_what_reads_the_losses_only_sends_them_and_flags(programs, layout):
     assert large[1] <= 1.01 * large[0]
     if plain["temporary"]:  # which not every TPU program tells
         assert found["temporary"] <= 1.25 * plain["temporary"]
+
+
+def test_on_explicit_axes_a_gramian_is_one_sum(on_machine, layout):
+    """Of T x T numbers, and none where no leaf is spread."""
+    program = run("gramians", on_machine, layout)["Explicit"]
+    size = NUM_TASKS**2 * 4
+    sums = [["all-reduce", [f"f32[{NUM_TASKS},{NUM_TASKS}]"], size, 1]]
+    assert program["collectives"] == (sums if layout != "data" else [])
