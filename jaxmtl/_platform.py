@@ -11,7 +11,7 @@ import jax
 from jax import lax
 from jax.sharding import AxisType
 
-from jaxmtl._typing import Array
+from jaxmtl._typing import Array, PyTree
 
 
 def by_target(*args: Any, default: Callable[..., Any], **ways: Callable[..., Any]) -> Any:
@@ -21,6 +21,29 @@ def by_target(*args: Any, default: Callable[..., Any], **ways: Callable[..., Any
     its own, as a choice of one from one, of which XLA leaves nothing.
     """
     return lax.platform_dependent(*args, default=default, **ways)
+
+
+def barrier(*arrays: Array, targets: Sequence[str]) -> tuple[Array, ...]:
+    """The same arrays; programs for these targets compute them as one step, before what follows."""
+    if not any(isinstance(array, jax.core.Tracer) for array in arrays):
+        return arrays
+    ways = dict.fromkeys(targets, lambda *arrays: lax.optimization_barrier(arrays))
+    return by_target(*arrays, default=lambda *arrays: arrays, **ways)
+
+
+def made_once(tree: PyTree) -> PyTree:
+    """The same arrays, of which a GPU makes the large ones once for all that read them.
+
+    XLA would make gradients anew for each reader, from a product that is laid out in another way:
+    a launch each time, and memory for what they are made from until the last has read them. Small
+    ones are written together.
+    """
+
+    def once(leaf: Array) -> Array:
+        is_large = leaf.size > 2**16 * len(leaf)
+        return barrier(leaf, targets=("cuda", "rocm"))[0] if is_large else leaf
+
+    return jax.tree.map(once, tree)
 
 
 def may_be_sharded(arrays: Sequence[Array]) -> bool:

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("many_devices")]
 ROOT = Path(__file__).parent.parent
 SECONDS = 300
 SECONDS_OF_TWO_PROCESSES = 120
+FLAG = {"auto": "pred[]", "explicit": "s32[]"}
 SQUARE = f"f32[{problem.NUM_TASKS},{problem.NUM_TASKS}]"
 # The smallest stacked leaf but for a scalar's.
 SMALLEST_STACK = problem.NUM_TASKS * min(p.size for p in problem.leaves() if p.ndim)
@@ -96,9 +97,15 @@ def alone(runs):
 
 
 @pytest.fixture(scope="module", params=["auto", "explicit"])
-def sharded(request, runs):
-    """Results by layout, on a mesh of one type."""
-    return runs[request.param].result()
+def kind(request):
+    """The type of the mesh."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def sharded(kind, runs):
+    """Results by layout."""
+    return runs[kind].result()
 
 
 def rows(lists, count):
@@ -168,22 +175,28 @@ def test_averages_of_gradients_lie_where_the_parameters_do(sharded, layout):
 
 
 @sharded_layouts
-def test_a_gramian_is_one_sum_over_the_devices(sharded, layout):
-    """For all leaves together; on a mesh of two axes, one for each set of them in use."""
+def test_a_gramian_is_one_sum_over_the_devices(sharded, kind, layout):
+    """For all leaves together."""
     found = sharded[layout]["once"]["mgda"]
-    assert len(found) == axis_sets(layout) == {"fsdp": 1, "tensor": 1, "fsdp_tensor": 2}[layout]
-    for kind, shapes in found:
-        assert kind == "all-reduce"
+    assert len(found) == sums(kind, layout)
+    for kind_of_sum, shapes in found:
+        assert kind_of_sum == "all-reduce"
         assert set(shapes) == {SQUARE}
         assert len(shapes) <= len(problem.leaves())
 
 
 @sharded_layouts
-def test_loss_only_methods_share_no_more_than_a_flag(sharded, layout):
+def test_loss_only_methods_share_no_more_than_a_flag(sharded, kind, layout):
     """Whether the update is finite everywhere, on which the state depends."""
     found = sharded[layout]["once"]["uncertainty"]
-    assert len(found) == axis_sets(layout)
-    assert all(kind == "all-reduce" and set(shapes) == {"pred[]"} for kind, shapes in found)
+    assert len(found) == sums(kind, layout)
+    assert all(each == "all-reduce" and set(shapes) == {FLAG[kind]} for each, shapes in found)
+
+
+def sums(kind, layout):
+    """One where the types of leaves tell how they lie, else one for each set of axes in use."""
+    assert axis_sets(layout) == {"fsdp": 1, "tensor": 1, "fsdp_tensor": 2}[layout]
+    return axis_sets(layout) if kind == "auto" else 1
 
 
 def axis_sets(layout):
@@ -193,11 +206,11 @@ def axis_sets(layout):
 
 
 @layouts
-def test_no_method_moves_or_reshapes_anything_of_the_parameters_size(sharded, alone, layout):
+def test_no_method_moves_or_reshapes_anything_of_the_parameters_size(sharded, kind, alone, layout):
     result = sharded[layout]["all"]
-    for kind, shapes in result["collectives"]:
-        assert kind == "all-reduce"
-        assert set(shapes) in ({SQUARE}, {"pred[]"})
+    for kind_of_sum, shapes in result["collectives"]:
+        assert kind_of_sum == "all-reduce"
+        assert set(shapes) in ({SQUARE}, {FLAG[kind]})
     # All Gramians at once, those of tracked gradients later at the worst, and all flags.
     assert len(result["collectives"]) <= 3 * axis_sets(layout)
     assert result["largest_reshape"] < SMALLEST_STACK

@@ -11,10 +11,13 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import jaxmtl
+from jaxmtl._platform import made_once
 from jaxmtl.backward import _xla_cpu
 from jaxmtl.backward._linearise import CACHE
+from jaxmtl.balancing._entries import all_finite
 from jaxmtl.balancing._gram import gramian
 from tests.references import relative_error
 
@@ -99,6 +102,16 @@ def test_the_gramian_for_another_target_has_few_contractions_and_no_loop(platfor
         assert "stablehlo.while" not in text
 
 
+@pytest.mark.parametrize("platform", [*OTHERS, "cpu"])
+def test_what_several_read_is_made_once_on_gpus_only(platform):
+    small, large = (3, 2**16), (3, 2**16 + 1)
+    leaves = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (small, large)]
+    for text in texts(platform, made_once, leaves):
+        made = [line for line in text.splitlines() if "stablehlo.optimization_barrier" in line]
+        assert len(made) == (platform == "cuda")
+        assert all(f"tensor<3x{large[1]}xf32>" in line for line in made)
+
+
 def test_a_program_for_the_cpu_is_todays(warned):
     step, state = make_step(jaxmtl.mgda())
     for text in texts("cpu", step, params(), state, IMAGES):
@@ -178,6 +191,33 @@ for kind in (AxisType.Auto, AxisType.Explicit):
 sharding = NamedSharding(AbstractMesh((16,), ("data",), axis_types=(AxisType.Auto,)), spec)
 told(of, jax.ShapeDtypeStruct((5, 16, 2), np.float32, sharding=sharding), run=False)
 """
+
+
+@pytest.mark.parametrize(("kind", "sums"), [(AxisType.Explicit, 1), (AxisType.Auto, 0)])
+@pytest.mark.parametrize("function", [gramian, all_finite])
+def test_on_explicit_axes_one_sum_over_the_devices_is_asked_for(function, kind, sums):
+    """On others XLA decides, when it compiles."""
+    mesh = AbstractMesh((4, 2), ("data", "model"), axis_types=(kind,) * 2)
+    specs = [("data", "model"), ("model", "data"), (("data", "model"),), ("model",), ()]
+    leaves = [
+        jax.ShapeDtypeStruct(
+            (3, *[8] * len(spec), 5),
+            jnp.float32,
+            sharding=NamedSharding(mesh, PartitionSpec(None, *spec)),
+        )
+        for spec in specs
+    ]
+    for function_of in (function, jax.vmap(function)):
+        lowered = jax.jit(function_of).trace(leaves).lower(lowering_platforms=("tpu",))
+        assert lowered.as_text().count("stablehlo.all_reduce") == sums
+        leaves = [  # for the second: one axis more, in front
+            jax.ShapeDtypeStruct(
+                (2, *leaf.shape),
+                leaf.dtype,
+                sharding=NamedSharding(mesh, PartitionSpec(None, *leaf.sharding.spec)),
+            )
+            for leaf in leaves
+        ]
 
 
 @pytest.mark.slow

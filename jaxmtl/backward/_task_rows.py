@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._manual_axes import vary_like
@@ -207,6 +208,12 @@ def _stack(value: Any, aval: Any, tasks: tuple[int, ...]) -> Array:
         value = Rows(zip(value.tasks, value.rows, strict=True))
     if not isinstance(value, Rows):
         return jnp.broadcast_to(value, (len(tasks), *jnp.shape(value)))
+    if len(value) == 1:
+        # A pad is part of what reads it; on a GPU, a stack of one row and zeros is a launch.
+        [(task, row)] = value.items()
+        before = tasks.index(task)
+        around = [(before, len(tasks) - before - 1, 0), *[(0, 0, 0)] * len(aval.shape)]
+        return lax.pad(jnp.asarray(row)[None], jnp.zeros((), aval.dtype), around)
     zero = _zero(aval)
     return jnp.stack([value.get(task, zero) for task in tasks])
 

@@ -10,12 +10,35 @@ import jax.numpy as jnp
 
 from jaxmtl._platform import may_be_sharded
 from jaxmtl._typing import Array, PyTree
+from jaxmtl.balancing._one_sum import add_up
 
 
 def all_finite(leaves: Sequence[Array]) -> Array:
     """Whether all these arrays are finite."""
-    found = [jnp.all(holds) for holds in hold_by_shape(jnp.isfinite, leaves)]
-    return jnp.all(jnp.stack(found or [True]))
+    return all_hold([jnp.isfinite(leaf) for leaf in leaves])
+
+
+def all_hold(flags: Sequence[Array]) -> Array:
+    """Whether all entries of these arrays of bools are true."""
+    if may_be_sharded(flags):
+        return add_up(_fails, flags, otherwise=lambda: _fails(_all_of(flags))) == 0
+    # The columns of matrices, and vectors of their length.
+    return _all_of([jnp.all(each, axis=tuple(range(each.ndim - 1))) for each in _by_shape(flags)])
+
+
+def _all_of(flags: Sequence[Array]) -> Array:
+    return jnp.all(jnp.stack([jnp.all(each) for each in _by_shape(flags)] or [True]))
+
+
+def _fails(flags: Array) -> Array:
+    """Zero where all are true, else one: what may be added up."""
+    return jnp.any(~flags).astype(jnp.int32)
+
+
+def no_nan(tree: PyTree) -> list[Array]:
+    """Where the leaves of a tree that can be NaN are not."""
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    return [~jnp.isnan(leaf) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
 
 
 def finite_rows(tree: PyTree) -> Array:
@@ -26,20 +49,20 @@ def finite_rows(tree: PyTree) -> Array:
 def rows_where(test: Callable[[Array], Array], tree: PyTree) -> Array:
     """For each task, whether a test holds for all entries of its rows: (T,) bool."""
     found = [
-        jnp.all(holds, axis=tuple(range(1, holds.ndim)))
-        for holds in hold_by_shape(test, jax.tree.leaves(tree))
+        jnp.all(each, axis=tuple(range(1, each.ndim)))
+        for each in _by_shape([test(leaf) for leaf in jax.tree.leaves(tree)])
     ]
     return jnp.all(jnp.stack(found), axis=0)
 
 
-def hold_by_shape(test: Callable[[Array], Array], leaves: Sequence[Array]) -> list[Array]:
-    """Where a test holds in all leaves of one shape: an array of bools a shape.
+def _by_shape(flags: Sequence[Array]) -> list[Array]:
+    """Where all the arrays of one shape are true: an array a shape.
 
     So that few are reduced, since each reduction is a launch of its own on a GPU. What is sharded
-    stays apart: leaves of one shape need not lie on the same devices.
+    stays apart: arrays of one shape need not lie on the same devices.
     """
     groups: dict[Any, list[Array]] = {}
-    apart = may_be_sharded(leaves)
-    for number, leaf in enumerate(leaves):
-        groups.setdefault(number if apart else leaf.shape, []).append(test(leaf))
+    apart = may_be_sharded(flags)
+    for number, each in enumerate(flags):
+        groups.setdefault(number if apart else each.shape, []).append(each)
     return [functools.reduce(operator.and_, group) for group in groups.values()]

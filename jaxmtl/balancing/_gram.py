@@ -7,7 +7,6 @@ happens between the two is T-sized.
 
 import functools
 import itertools
-import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,11 +16,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmtl._checks import wide_dtype
-from jaxmtl._platform import by_target, may_be_sharded
+from jaxmtl._platform import barrier, by_target, may_be_sharded
 from jaxmtl._typing import Array
+from jaxmtl.balancing._inner_products import added_by_halves, added_in_blocks, contract
+from jaxmtl.balancing._one_sum import add_up
 
-_OVER_COLUMNS = (((1,), (1,)), ((), ()))
-_TILE = 8 * 8 * 16
 _FEW_PRODUCTS = 2**17
 
 
@@ -42,7 +41,7 @@ def gramian(leaves: Sequence[Array]) -> Array:
     """
     num_tasks = len(leaves[0])
     few = 2 <= num_tasks <= 4 or num_tasks * sum(leaf.size for leaf in leaves) <= _FEW_PRODUCTS
-    total = _by_target(_gramian_by_halves if few else _in_blocks, leaves)
+    total = _by_target(_by_halves if few else _in_blocks, leaves)
     return (total + total.T) / 2
 
 
@@ -63,8 +62,12 @@ def _leaf_by_leaf(leaves: Sequence[Array], others: Sequence[Array] | None = None
     """One contraction a leaf."""
     others = leaves if others is None else others
     dtype = solve_dtype([*leaves, *others])
-    parts = [_whole_gramian(*pair, dtype) for pair in zip(leaves, others, strict=True)]
-    return functools.reduce(operator.add, parts)
+    part = functools.partial(_whole_gramian, dtype=dtype)
+
+    def one_by_one() -> Array:
+        return functools.reduce(operator.add, map(part, leaves, others))
+
+    return add_up(part, leaves, others, otherwise=one_by_one)
 
 
 def _in_few_products(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
@@ -76,13 +79,23 @@ def _in_few_products(leaves: Sequence[Array], others: Sequence[Array] | None = N
     return jnp.sum(jnp.stack(parts), axis=0)
 
 
+def _by_halves(leaves: Sequence[Array]) -> Array:
+    """Products of every pair of rows, added up by halves."""
+    dtype = solve_dtype(leaves)
+    return added_by_halves(_matrices(leaves, dtype), dtype)
+
+
 def _in_blocks(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
     """A walk over blocks of columns."""
     dtype = solve_dtype([*leaves, *(others or [])])
-    lefts = _joined(leaves, dtype, 2**12)
-    rights = lefts if others is None else _joined(others, dtype, 2**12)
-    parts = [_blockwise_gramian(*pair, dtype) for pair in zip(lefts, rights, strict=True)]
+    lefts = _matrices(leaves, dtype)
+    rights = lefts if others is None else _matrices(others, dtype)
+    parts = [added_in_blocks(*pair, dtype) for pair in zip(lefts, rights, strict=True)]
     return functools.reduce(operator.add, parts)
+
+
+def _matrices(stacks: Sequence[Array], dtype: jnp.dtype) -> list[Array]:
+    return [_flat(stack) for stack in _joined(stacks, dtype, 2**12)]
 
 
 def _joined(stacks: Sequence[Array], dtype: jnp.dtype, most: int) -> list[Array]:
@@ -105,120 +118,7 @@ def _whole_gramian(leaf: Array, other: Array, dtype: jnp.dtype) -> Array:
     explicit = jax.sharding.AxisType.Explicit in mesh.axis_types
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     over_all = ((axes, axes), ((), ()))
-    return _contract(leaf, other, over_all, dtype, replicated if explicit else None)
-
-
-def _gramian_by_halves(leaves: Sequence[Array]) -> Array:
-    """Products of every pair of rows, in one pass over each leaf, added up by halves.
-
-    For a few rows, since a matrix product is far from what the memory could deliver there (from
-    five on it is no slower: the pairs no longer fit one pass), or a few products in all. The order
-    of the sum is that of this program, not the compiler's, and its rounding errors are the smallest
-    there are.
-    """
-    dtype = solve_dtype(leaves)
-    tasks = range(len(leaves[0]))
-    order = {pair: n for n, pair in enumerate(_pairs(len(tasks)))}
-    index = jnp.array([[order[min(i, j), max(i, j)] for j in tasks] for i in tasks])
-    sums, ends = [], []
-    for matrix in map(_flat, _joined(leaves, dtype, 2**12)):
-        size = matrix.shape[1]
-        whole = size // _TILE * _TILE if size >= 8 * _TILE else 0
-        ends.append(matrix[:, whole:].astype(dtype))
-        if whole:
-            of_pairs = jnp.stack(_sums_of_products(matrix[:, :whole].astype(dtype)))
-            sums.append(of_pairs.reshape(len(order), -1)[index])
-    end = jnp.concatenate(ends, axis=1)
-    terms = jnp.concatenate([*sums, end[:, None] * end[None]], axis=2)
-    missing = (1 << max(terms.shape[2] - 1, 0).bit_length()) - terms.shape[2]
-    terms = jnp.pad(terms, ((0, 0), (0, 0), (0, missing)))
-    while terms.shape[2] > 1:
-        left, right = jnp.split(terms, 2, axis=2)
-        terms = left + right
-    return terms[:, :, 0]
-
-
-def _pairs(num_tasks: int) -> list[tuple[int, int]]:
-    """The pairs of rows whose products make up a Gramian, each once."""
-    return list(itertools.combinations_with_replacement(range(num_tasks), 2))
-
-
-def _sums_of_products(rows: Array) -> list[Array]:
-    """For each pair of rows of n tiles, sums of 64 of their products: arrays of shape (n, 16).
-
-    Sixteen sums stand side by side, a vector register of them, and eight terms are added at a time:
-    few enough for the compiler to unroll, so that the sixteen become one vector operation.
-    """
-    rows = rows.reshape(len(rows), -1, 8, 8, 16)
-    products = [rows[i] * rows[j] for i, j in _pairs(len(rows))]
-    return _add_up(_add_up(products, 2), 1)
-
-
-def _add_up(arrays: list[Array], axis: int) -> list[Array]:
-    """The sum of each array over an axis; in one reduction, so that what they share is read once.
-
-    XLA would also make one reduction of two of a single array, and add one term after the other.
-    """
-    zeros = [jnp.zeros((), array.dtype) for array in arrays]
-    return list(lax.reduce(arrays, zeros, functools.partial(jax.tree.map, operator.add), [axis]))
-
-
-def _blockwise_gramian(left: Array, right: Array, dtype: jnp.dtype) -> Array:
-    """Sum the Gramians of blocks of columns, and what each addition rounds off (Kahan's sum).
-
-    XLA's CPU product of a (T, P) with a (P, T) matrix adds up one column after the other: its
-    rounding errors on almost orthogonal gradients grow with the sum of the absolute partial sums,
-    and so with the columns of a block. A few columns are one block, since a loop takes longer to
-    compile; of many, blocks of fewer than 512 to 2048 cost more in the steps of the loop than they
-    gain.
-    """
-    alike, left = left is right, _flat(left)
-    right = left if alike else _flat(right)
-    num_tasks, size = left.shape
-    block = 2 ** round(math.log2(4 * math.sqrt(max(size, 1))))
-    if size > 4096:
-        block = min(max(block, 512), 2048)
-    # Three products of halves make a symmetric matrix with less work than one of the whole, and
-    # use the cores that a product of a few rows does not; large ones use them all the same.
-    cut = num_tasks // 2 if alike and 16 <= num_tasks <= 64 else num_tasks
-
-    def of_columns(start: Any, width: int) -> list[Array]:
-        a, b = (lax.dynamic_slice_in_dim(stack, start, width, 1) for stack in (left, right))
-        top, bottom = a[:cut], a[cut:]
-        pairs = [(a, b)] if cut == num_tasks else [(top, top), (top, bottom), (bottom, bottom)]
-        return [_contract(x, y, _OVER_COLUMNS, dtype) for x, y in pairs]
-
-    def add_block(index: Array, carry: tuple[list[Array], list[Array]]) -> Any:
-        """Add what a block makes, and what the last addition rounded off (Kahan's sum)."""
-        totals, lost = carry
-        parts = [p + x for p, x in zip(of_columns(index * block, block), lost, strict=True)]
-        sums = [t + p for t, p in zip(totals, parts, strict=True)]
-        lost = [p - (s - t) for p, s, t in zip(parts, sums, totals, strict=True)]
-        return sums, lost
-
-    count, rest = divmod(size, block) if size > 128 else (0, size)
-    totals = of_columns(size - rest, rest)
-    if count:
-        none = [jnp.zeros_like(total) for total in totals]
-        totals, _ = lax.fori_loop(0, count, add_block, (totals, none))
-    if len(totals) == 1:
-        return totals[0]
-    of_top, across, of_bottom = totals
-    return jnp.block([[of_top, across], [across.T, of_bottom]])
-
-
-def _contract(
-    left: Array, right: Array, dimensions: Any, dtype: jnp.dtype, out_sharding: Any = None
-) -> Array:
-    # HIGHEST, because tensor cores and TPUs would otherwise round float32 inputs to 10 or 8 bits.
-    return lax.dot_general(
-        left,
-        right,
-        dimensions,
-        precision=lax.Precision.HIGHEST,
-        preferred_element_type=dtype,
-        out_sharding=out_sharding,
-    )
+    return contract(leaf, other, over_all, dtype, replicated if explicit else None)
 
 
 def combine(weights: Array, leaf: Array) -> Array:
@@ -231,8 +131,12 @@ def combine(weights: Array, leaf: Array) -> Array:
     Returns:
       The combination, of shape ``leaf.shape[1:]`` and the leaf's own type.
     """
+    if may_be_sharded([leaf]):
+        # Compilers for TPUs would spread the weights over the devices once for all leaves of one
+        # shape, as one of them lies, and exchange for the others.
+        weights, leaf = barrier(weights, leaf, targets=("tpu",))
     if leaf.dtype == weights.dtype:
-        return _contract(weights, leaf, (((0,), (0,)), ((), ())), weights.dtype)
+        return contract(weights, leaf, (((0,), (0,)), ((), ())), weights.dtype)
     # Before a product all of the leaf would be cast and kept, in a sum one number at a time is.
     products = rows(weights, leaf) * leaf.astype(weights.dtype)
     return jnp.sum(products, axis=0).astype(leaf.dtype)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._base import Balancer, BalancerState
+from jaxmtl.balancing._gram import rows
 from jaxmtl.balancing._timing import init_timing
 
 
@@ -72,16 +73,22 @@ def find_nodes(kind: type, tree: PyTree) -> list[tuple[Any, Any]]:
     return [(path, node) for path, node in entries if isinstance(node, kind)]
 
 
-def holds_nan(tree: PyTree) -> Array:
-    """Whether a tree has a NaN anywhere."""
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    found = [jnp.any(jnp.isnan(leaf)) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.any(jnp.stack(found)) if found else jnp.asarray(False)
-
-
 def after_step(finite: Array, new: BalancerState, old: BalancerState) -> BalancerState:
-    """The new state, or where the step was not finite the old one; the report is always new."""
-    kept = keep(finite, new._replace(report=()), old._replace(report=()))
+    """The new state, or where the step was not finite the old one; the report is always new.
+
+    Args:
+      finite: whether the step was: one flag, or one for each task, all of them alike. XLA writes
+        many arrays in one launch of a GPU where they share an array, but not a single number.
+      new: the state after the step.
+      old: the one before.
+    """
+    flags = jnp.atleast_1d(finite)
+
+    def choose(new: Array, old: Array) -> Array:
+        is_per_task = jnp.shape(old)[:1] == flags.shape
+        return keep(rows(flags, old) if is_per_task else flags[0], new, old)
+
+    kept = jax.tree.map(choose, new._replace(report=()), old._replace(report=()))
     return kept._replace(report=new.report)
 
 

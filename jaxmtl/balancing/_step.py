@@ -11,8 +11,8 @@ from jaxmtl._task_names import common_names
 from jaxmtl._task_values import task_mask, task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._base import Balancer, BalancerState, Given, Weighting
-from jaxmtl.balancing._entries import all_finite
-from jaxmtl.balancing._state import after_step, holds_nan, keep
+from jaxmtl.balancing._entries import all_finite, all_hold, no_nan
+from jaxmtl.balancing._state import after_step, keep
 from jaxmtl.balancing._timing import TimingState, applied, is_due
 
 
@@ -142,9 +142,6 @@ def take_step(
             report = keep(jnp.asarray(True), new, report)
         return weights, method, report
 
-    finite = jnp.asarray(True)
-    if given.losses is not None:
-        finite &= jnp.all(jnp.isfinite(given.losses))
     new_timing = state.timing
     if timing is None:
         weights, method, report = ask((None, state.method, state.report))
@@ -159,12 +156,13 @@ def take_step(
         _, method, report = last
         weights = applied(timing, state.timing, held, given.active)
         new_timing = TimingState(state.timing.finite_steps + 1, held)
-    finite &= jnp.all(jnp.isfinite(weights)) & ~holds_nan(method)
+    numbers = [weights] if given.losses is None else [weights, given.losses]
+    finite = all_hold([*map(jnp.isfinite, numbers), *no_nan(method)])
     kept = None if state.task_weights is None else weights
     new_state = BalancerState(kept, method, preparation, new_timing, report)
     weights = jnp.where(finite, weights, jnp.nan)
     updates, unseen = combine(weights, given.active.astype(weights.dtype))
-    finite &= all_finite(unseen)
+    finite = finite & all_finite(unseen) & jnp.isfinite(weights)
     return updates, after_step(finite, new_state, state)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmtl._checks import check_range, optional_num_tasks
+from jaxmtl._platform import made_once
 from jaxmtl._task_names import common_names
 from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
@@ -80,7 +81,7 @@ def graddrop(
         grads: PyTree, given: Given, state: GradDropState
     ) -> tuple[PyTree, PyTree, GradDropState]:
         next_key, step_key = next_keys(state.key_data, key)
-        leaves, treedef = jax.tree.flatten(grads)
+        leaves, treedef = jax.tree.flatten(made_once(grads))
 
         def pick(leaf: Array, key: Array) -> Array:
             wide = leaf.astype(solve_dtype([leaf]))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl._checks import check_at_least, check_num_tasks
+from jaxmtl._platform import made_once
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
@@ -72,6 +73,7 @@ def excess_mtl(num_tasks: int, *, step_size: float = 0.01) -> Balancer:
             root = jnp.sqrt(jnp.sqrt(total))
             return jnp.where(total > 0, grad.astype(root.dtype) / jnp.where(total > 0, root, 1), 0)
 
+        grads = made_once(grads)
         sums = jax.tree.map(add, sums, grads)
         return jax.tree.map(scale, grads, sums), grads, sums
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxmtl._checks import check_at_least, check_num_tasks, check_share
+from jaxmtl._platform import made_once
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Preparation, Weighting
@@ -66,7 +67,7 @@ def moco(
     check_at_least("rho", rho, 0)
 
     def follow(grads: PyTree, given: Given, tracked: Tracked) -> tuple[PyTree, PyTree, Tracked]:
-        tracked = track(tracked, grads, given.active, decay)
+        tracked = track(tracked, made_once(grads), given.active, decay)
         return tracked.average, tracked.average, tracked
 
     def update(given: Given, state: MoCoState) -> tuple[Array, MoCoState]:

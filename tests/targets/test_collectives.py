@@ -21,7 +21,10 @@ def machine(name, platform):
     return pytest.param(name, marks=skip)
 
 
-@pytest.fixture(scope="module", params=[machine("v5e", "tpu"), machine("h100", "cuda")])
+MACHINES = [machine("v5e", "tpu"), machine("v5p", "tpu"), machine("h100", "cuda")]
+
+
+@pytest.fixture(scope="module", params=MACHINES)
 def on_machine(request):
     return request.param
 
@@ -37,10 +40,11 @@ def programs(on_machine, layout):
 
 
 def kinds(program):
-    """How many there are of each kind, but for a few numbers."""
+    """How many there are of each kind, but for sums of a few numbers and signs between devices."""
     counts = Counter()
     for kind, _, size, turns in program["collectives"]:
-        counts[kind] += turns * (size > SMALL)
+        is_small = size <= SMALL and kind in ("all-reduce", "collective-permute")
+        counts[kind] += turns * (not is_small)
     return +counts
 
 
@@ -89,3 +93,11 @@ def test_what_reads_the_losses_only_sends_them_and_flags(programs, layout):
     assert large[1] <= 1.01 * large[0]
     if plain["temporary"]:  # which not every TPU program tells
         assert found["temporary"] <= 1.25 * plain["temporary"]
+
+
+def test_on_explicit_axes_a_gramian_is_one_sum(on_machine, layout):
+    """Of T x T numbers, and none where no leaf is spread."""
+    program = run("gramians", on_machine, layout)["Explicit"]
+    size = NUM_TASKS**2 * 4
+    sums = [["all-reduce", [f"f32[{NUM_TASKS},{NUM_TASKS}]"], size, 1]]
+    assert program["collectives"] == (sums if layout != "data" else [])
