@@ -151,6 +151,8 @@ def test_interrupted_it_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
 
     def interrupted(experiment, run, advance):
         ran.append((run.contestant, run.rate))
+        if len(ran) == 1:  # another process, at the same time
+            _runs.write(out, [run._asdict() | {"seeds": 77}])
         if len(ran) == 3:
             raise KeyboardInterrupt
         return run._asdict() | {"at_last": [0.5, 0.25]}
@@ -158,14 +160,15 @@ def test_interrupted_it_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(__main__, "train", interrupted)
     assert __main__.main(["dcgd", "--out", str(out)]) == 130
     assert "the same command goes on" in capsys.readouterr().out
-    assert len(json.loads(out.read_text())) == 2
+    assert len(json.loads(out.read_text())) == 3
     assert __main__.main(["dcgd", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "2 of 4 runs are in" in shown
     assert "finished 2/2 tiny conflict_free 0.01" in shown
     names = [("equal", 0.1), ("conflict_free", 0.1), ("equal", 0.01), ("conflict_free", 0.01)]
     assert ran == [*names[:3], *names[2:]]
-    runs = json.loads(out.read_text())
+    other, *runs = json.loads(out.read_text())
+    assert other["seeds"] == 77
     assert [(run["contestant"], run["rate"]) for run in runs] == names
     assert [path.name for path in out.parent.iterdir()] == ["runs.json"]
 

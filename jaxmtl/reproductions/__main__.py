@@ -47,16 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         inside=options.inside,
     )
     out = options.out or Path("jaxmtl-results", f"{options.table}.json")
-    records = read(out)
-    left = missing(runs, records)
+    left = missing(runs, read(out))
     print(f"{len(runs) - len(left)} of {len(runs)} runs are in {out}", flush=True)
     use_safe_cpu_compiler()
     try:
         with showing(len(left), steps * seeds, True) as show:
             for run in left:
                 advance = show(f"{run.problem} {run.contestant} {run.rate:g}")
-                records.append(train(experiment, run, advance))
-                write(out, records)
+                record = train(experiment, run, advance)
+                write(out, [*read(out), record])  # another process may have added its own
     except KeyboardInterrupt:
         print(f"Interrupted: what has finished is in {out}, and the same command goes on.")
         return 128 + signal.SIGINT
@@ -79,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m jaxmtl.reproductions",
         description=(
             "Run a published table again. What is not told is as published. Every run is saved as"
-            " it ends, and one that is in the file is not run again."
+            " it ends, and one that is in the file is not run again. Processes with other problems"
+            " or contestants may share the file."
         ),
     )
     parser.add_argument("table", choices=list(EXPERIMENTS))
