@@ -33,7 +33,8 @@ A method of one's own
     ``Balancer``, ``BalancerState``
 Modules
     ``methods`` (the table of all methods, and ``methods.make``), ``pareto``, ``solvers``,
-    ``theory``; on first use ``problems`` and ``plotting``
+    ``theory``; on first use ``problems``, ``plotting`` and ``reproductions`` (published tables,
+    run again)
 """
 
 import importlib
@@ -127,7 +128,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """Load on first use what needs more than jax and optax."""
-    if name in ("plotting", "problems"):
+    if name in ("plotting", "problems", "reproductions"):
         return importlib.import_module(f"jaxmtl.{name}")
     if name in ("Comparison", "Problem", "compare"):
         found = "problems" if name == "Problem" else "comparison"

@@ -1,9 +1,10 @@
-"""The batches that all methods share: drawn from arrays, or read from an iterator."""
+"""The batches that all methods share: drawn from arrays, read from an iterator, made from keys."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmtl._typing import Array, PyTree
@@ -23,6 +24,7 @@ class Batches:
 
     def __init__(self, problem: Problem, *, steps: int, seeds: int, at_once: int):
         self.train = problem.train
+        self.sample = problem.sample
         self.batch = problem.batch
         self.seeds = seeds
         self.arrays: Any = ()
@@ -30,13 +32,16 @@ class Batches:
         if callable(self.train):
             of_step = at_once * sum(np.asarray(x).nbytes for x in jax.tree.leaves(example(problem)))
             self.chunk = max(1, min(self.chunk, MOST_BYTES // max(of_step, 1)))
-        else:
+        elif self.sample is None:
             self.arrays = jax.device_put(self.train)
         whole, rest = divmod(steps, self.chunk)
         self.lengths = [self.chunk] * whole + ([rest] if rest else [])
 
     def of_seeds(self, seeds: range) -> Iterator[PyTree]:
         """For some seeds, chunk after chunk, what ``pick`` takes: (chunk, seeds, ...)."""
+        if self.sample is not None:
+            yield from self._keys(seeds)
+            return
         if callable(self.train):
             sources = [self._endless(seed) for seed in seeds]
             for length in self.lengths:
@@ -54,9 +59,18 @@ class Batches:
 
     def pick(self, chosen: PyTree, arrays: PyTree) -> PyTree:
         """The batch of one seed and step."""
+        if self.sample is not None:
+            return self.sample(chosen)
         if callable(self.train):
             return chosen
         return jax.tree.map(lambda leaf: leaf[chosen], arrays)
+
+    def _keys(self, seeds: range) -> Iterator[Array]:
+        """A key for each step and seed, of which ``pick`` makes a batch."""
+        of_seeds = jax.random.split(jax.random.key(1), self.seeds)[seeds.start : seeds.stop]
+        of_steps = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))
+        for begin in range(0, self.chunk * len(self.lengths), self.chunk):
+            yield of_steps(of_seeds, begin + jnp.arange(self.chunk))
 
     def _endless(self, seed: int) -> Iterator[PyTree]:
         while True:

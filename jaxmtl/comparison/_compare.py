@@ -41,7 +41,8 @@ def compare(
     A seed is an entry of ``keys = jax.random.split(jax.random.key(0), seeds)``: ``init`` gets it,
     and ``losses`` at each step ``jax.random.fold_in(keys[seed], step)``. Batches from arrays of n
     examples are those of the rows ``numpy.random.default_rng(0).integers(n, size=(steps, seeds,
-    batch), dtype=numpy.int32)[step, seed]``.
+    batch), dtype=numpy.int32)[step, seed]``; ``sample`` gets ``jax.random.fold_in(jax.random.split(
+    jax.random.key(1), seeds)[seed], step)``.
 
     Args:
       problem: what to train.
@@ -150,7 +151,7 @@ def _setting(
         name = "Adam" if name == "adam" else name.strip("<>")
         which = " or ".join(f"{rate:g}" for rate in rates)
         training = f"{name} {which} with cosine decay"
-    if not callable(problem.train):
+    if problem.sample is None and not callable(problem.train):
         training += f", batch {problem.batch}"
     maximize, names = (dict(value) for value in (problem.maximize, problem.metric_names))
     return Setting(

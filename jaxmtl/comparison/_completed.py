@@ -115,6 +115,8 @@ def complete(problem: Problem) -> Completed:
 
 def example(problem: Problem) -> PyTree:
     """A batch of the problem, or the first examples of its arrays."""
+    if problem.sample is not None:
+        return problem.sample(jax.random.key(0))
     if callable(problem.train):
         for batch in problem.train(0):
             return batch
@@ -184,9 +186,9 @@ def _check_state(before: PyTree, after: PyTree) -> None:
 def _test_split(problem: Problem) -> PyTree:
     if problem.test is not None:
         return problem.test
-    if callable(problem.train):
+    if problem.sample is not None or callable(problem.train):
         raise ValueError(
-            "test is needed where train is a function: arrays to report the metrics on."
+            "test is needed where batches come from a function: arrays to report the metrics on."
         )
     return problem.train
 

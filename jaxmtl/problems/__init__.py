@@ -13,6 +13,9 @@ PROBLEMS = {
     "yeast": "fourteen functions of a gene, yes or no",
     "low_light": "brighten dark photographs, with several losses on one image",
     "multi_fashion": "two overlapping pieces of clothing, named each",
+    "helmholtz": "a differential equation in a square: residual and boundary values",
+    "klein_gordon": "a wave equation: residual, and boundary and initial values",
+    "burgers": "a wave that steepens into a front: residual, boundary and initial values",
     "qm9": "eleven properties of small molecules in the units of chemistry",
 }
 

@@ -24,7 +24,13 @@ from jaxmtl._typing import Array, LeafSelector, PyTree, TaskVector
 Batch = Mapping[str, Array | np.ndarray]
 
 # How the functions of a problem are called.
-_PLAIN = {"init": "key", "losses": "params, batch", "metrics": "params, split", "active": "batch"}
+_PLAIN = {
+    "init": "key",
+    "losses": "params, batch",
+    "metrics": "params, split",
+    "active": "batch",
+    "sample": "key",
+}
 _STATEFUL = _PLAIN | {"losses": "params, state, batch, key", "metrics": "params, state, split"}
 _NEEDED = ("init", "losses")
 
@@ -33,7 +39,8 @@ _NEEDED = ("init", "losses")
 class Problem:
     """Several losses of one network, with their data: what ``compare`` trains.
 
-    Three things are needed; all else has a default or is found out.
+    Three things are needed: ``init``, ``losses``, and ``train`` or ``sample``; all else has a
+    default or is found out.
 
     Args:
       init: ``key -> params``, any tree of floating-point arrays. With ``stateful`` a pair
@@ -46,12 +53,15 @@ class Problem:
         memory (grain, torch's DataLoader): batches are trees of arrays of one shape. An iterator
         that ends is begun again, with the same seed: for another order in each epoch, let it
         shuffle anew and go on without an end.
+      sample: in place of ``train``, ``key -> batch`` in JAX, for data that are made, such as the
+        points of a differential equation: drawn anew at each step, within the compiled program.
       metrics: ``(params, split) -> {task: scalar}``, what a reader cares about, one for each loss
         and by its name; with ``stateful`` ``(params, state, split)``. The losses if None (with
         ``stateful`` as in training, with one key).
       maximize: whether a metric is better when higher: one bool, or one for each task.
       metric_names: what each task's metric is called in tables.
-      test: arrays as for ``train``, to report on, in one forward pass; ``train`` if None.
+      test: arrays as for ``train``, to report on, in one forward pass; the arrays of ``train`` if
+        None.
       validation: arrays likewise, to choose learning rates on.
       shared: the leaves that are balanced, a mask or a function of the path as for ``on_shared``;
         all others receive their own task's gradient. If None, the leaves on which more than one
@@ -87,7 +97,8 @@ class Problem:
 
     init: Callable[[Array], Any]
     losses: Callable[..., Any]
-    train: PyTree | Callable[[int], Iterator[PyTree]]
+    train: PyTree | Callable[[int], Iterator[PyTree]] = None
+    sample: Callable[[Array], PyTree] | None = None
     metrics: Callable[..., Any] | None = None
     maximize: Any = False
     metric_names: Any = None
@@ -113,6 +124,12 @@ class Problem:
             if (function := getattr(self, argument)) is not None or argument in _NEEDED:
                 check_callable(argument, function, f"({arguments}) -> ...")
                 _check_arguments(argument, function, arguments, self.stateful)
+        if (self.train is None) == (self.sample is None):
+            both = "neither" if self.train is None else "both"
+            raise ValueError(
+                "A problem needs train, arrays or a function from a seed to an iterator of batches,"
+                f" or sample, a function from a key to a batch, but it has {both}."
+            )
         if hasattr(self.train, "__next__"):
             raise ValueError(
                 "train must be arrays or a function from a seed to an iterator, but it is an"
@@ -163,10 +180,11 @@ def _check_arguments(argument: str, function: Any, arguments: str, stateful: boo
     try:
         signature.bind(*arguments.split(", "))
     except TypeError as error:
-        other = _PLAIN if stateful else _STATEFUL
+        other = (_PLAIN if stateful else _STATEFUL)[argument]
+        otherwise = f" With stateful={not stateful} it would be called as {argument}({other})."
         raise ValueError(
-            f"{argument} is called as {argument}({arguments}), but it takes {signature}. With"
-            f" stateful={not stateful} it would be called as {argument}({other[argument]})."
+            f"{argument} is called as {argument}({arguments}), but it takes {signature}."
+            + (otherwise if other != arguments else "")
         ) from error
 
 

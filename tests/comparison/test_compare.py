@@ -14,7 +14,9 @@ import jaxmtl
 from jaxmtl.comparison import _batches, _training
 from jaxmtl.comparison._batches import Batches
 from jaxmtl.comparison._completed import complete
+from jaxmtl.comparison._contestants import contestants
 from jaxmtl.comparison._outcome import what_broke
+from jaxmtl.comparison._training import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -124,6 +126,31 @@ def test_an_iterator_of_the_same_batches_gives_the_same_numbers(found):
     shown = streamed.table(120).splitlines()
     assert not any(line.startswith("single-task") for line in shown)
     assert "Δm" not in shown[1]
+
+
+def draw(key):
+    rows = jax.random.randint(key, (16,), 0, 48)
+    return {name: jnp.asarray(array)[rows] for name, array in DATA.items()}
+
+
+def test_batches_from_a_key_are_those_of_a_loop_by_hand():
+    """Two of three seeds at a time give the same; the points are new at each step."""
+    problem = dataclasses.replace(PROBLEM, train=None, sample=draw, test=DATA)
+    drawn = jaxmtl.compare(problem, ["equal"], references=False, **QUICK)
+    assert "batch" not in drawn.setting.training
+    for seed, key in enumerate(jax.random.split(jax.random.key(1), 3)):
+        steps = [jax.jit(draw)(jax.random.fold_in(key, step)) for step in range(STEPS)]
+        assert len({float(batch["x"][0, 0]) for batch in steps}) > 3
+        replayed = dataclasses.replace(PROBLEM, train=lambda _, steps=steps: steps, test=DATA)
+        by_hand = Trainer(complete(replayed), steps=STEPS, seeds=1)
+        by_hand.keys = jax.random.split(jax.random.key(0), 3)[seed : seed + 1]
+        equal = contestants(by_hand.problem, ["equal"])[0]
+        metrics = by_hand.train(equal, 0.05, lambda n: None).metrics[0]
+        for task, value in zip(("sine", "square"), metrics, strict=True):
+            np.testing.assert_allclose(drawn.metrics["equal"][task][seed], value, rtol=1e-5)
+    alone = jaxmtl.compare(problem, ["equal"], references=False, seeds_at_once=1, **QUICK)
+    for task, values in drawn.metrics["equal"].items():
+        np.testing.assert_allclose(alone.metrics["equal"][task], values, rtol=1e-5)
 
 
 def batches_in_chunks(steps, **parts):
@@ -299,7 +326,15 @@ def stateful(start=lambda key: (init(key), {"steps": jnp.int32(0)}), state=lambd
         (changed(shared=lambda path: path == "tail"), "No leaf is selected as shared"),
         (changed(shared={"nothing": True}), "does not fit"),
         (changed(train={"x": X, "y": X[:3]}), "first axis runs over the examples"),
-        (changed(train=batches_of((2, 1))), "test is needed where train is a function"),
+        (changed(train=batches_of((2, 1))), "test is needed where batches come from a function"),
+        (changed(train=None, sample=draw), "test is needed where batches come from a function"),
+        (changed(sample=draw), "needs train.* or sample.*, but it has both"),
+        (changed(train=None), "needs train.* or sample.*, but it has neither"),
+        (changed(train=None, sample=DATA, test=DATA), r"sample must be a function \(key\)"),
+        (
+            changed(train=None, sample=lambda: DATA, test=DATA),
+            r"sample is called as sample\(key\), but it takes \(\)\.$",
+        ),
         (changed(train=batches_of(), test=DATA), "gave no batch"),
         (changed(train=batches_of((2, 1), (3, 1)), test=DATA), "must have the same shapes"),
         (changed(stateful=True), r"it takes \(params, batch\). With stateful=False it would"),

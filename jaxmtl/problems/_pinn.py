@@ -1,0 +1,155 @@
+"""What the physics-informed problems share: a tanh network, its derivatives, and points from a key.
+
+Residuals of differential equations need the value of the network, its slopes, and one sum of second
+derivatives. All of them go through the network together, forwards: a matrix product a layer, of
+D + 2 streams where there are D coordinates.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmtl._typing import Array, PyTree
+from jaxmtl.problems._problem import Batch
+
+
+class Box(NamedTuple):
+    """The place of a problem: a rectangle.
+
+    Attributes:
+      low: the smallest value of each coordinate.
+      high: the largest.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def scaling(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each coordinate of points drawn uniformly."""
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        return (low + high) / 2, (high - low) / np.sqrt(12)
+
+    def uniform(self, key: Array, num: int) -> Array:
+        """Draw points, (num, D)."""
+        low, high = jnp.array([self.low]), jnp.array([self.high])
+        return low + (high - low) * jax.random.uniform(key, (num, len(self.low)))
+
+    def grid(self, num: int) -> np.ndarray:
+        """Lay num points along each of two coordinates, the ends included: (num^2, 2), float64."""
+        lines = [np.linspace(*ends, num) for ends in zip(self.low, self.high, strict=True)]
+        return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, len(lines))
+
+
+UNSCALED = np.zeros(2), np.ones(2)
+
+
+def init_tanh(key: Array, widths: Sequence[int], bias: float = 0.0) -> PyTree:
+    """Draw Glorot normal kernels; all biases are the same.
+
+    Args:
+      key: of the random numbers.
+      widths: the numbers of inputs, of units in each hidden layer, of outputs; at most ten layers.
+      bias: where they start.
+
+    Returns:
+      ``{"trunk": {"layer_0": layer, ...}, "heads": {}}``, each layer a "kernel" (in, out) and a
+      "bias" (out,).
+    """
+    trunk, keys = {}, jax.random.split(key, len(widths) - 1)
+    for i, shape in enumerate(itertools.pairwise(widths)):
+        kernel = (2 / sum(shape)) ** 0.5 * jax.random.normal(keys[i], shape)
+        trunk[f"layer_{i}"] = {"bias": jnp.full(shape[1], bias, kernel.dtype), "kernel": kernel}
+    return {"trunk": trunk, "heads": {}}
+
+
+def evaluate(
+    params: PyTree, points: Array | np.ndarray, scaling: tuple[np.ndarray, np.ndarray]
+) -> Array:
+    """Evaluate the network, (N,), at points (N, D), less the mean and over the deviation."""
+    points = jnp.asarray(points)
+    *hidden, last = _layers(params)
+    mean, deviation = (jnp.asarray(x, points.dtype)[None] for x in scaling)
+    x = (points - mean) / deviation
+    for layer in hidden:
+        x = jnp.tanh(x @ layer["kernel"] + layer["bias"][None])
+    return (x @ last["kernel"] + last["bias"][None])[:, 0]
+
+
+def evaluate_with_derivatives(
+    params: PyTree,
+    points: Array | np.ndarray,
+    scaling: tuple[np.ndarray, np.ndarray],
+    curvature: tuple[float, ...],
+) -> tuple[Array, Array, Array]:
+    """Evaluate the network, its slopes, and a weighted sum of its second derivatives.
+
+    Through a layer z = h W + b, all of them go as h does; through a = tanh z, with a' = 1 - a^2,
+      a_d = a' z_d,      sum_d c_d a_dd = a' sum_d c_d z_dd - 2 a a' sum_d c_d z_d^2.
+
+    Args:
+      params: of ``init_tanh``.
+      points: (N, D).
+      scaling: as for ``evaluate``; the derivatives are those by the points themselves.
+      curvature: c, one number for each coordinate; (1, 1) is the Laplacian.
+
+    Returns:
+      The values (N,), the slopes (D, N), and sum_d c_d u_dd (N,).
+    """
+    first, *rest = _layers(params)
+    points = jnp.asarray(points)
+    mean, deviation = (jnp.asarray(x, points.dtype)[None] for x in scaling)
+    weights = jnp.asarray(curvature, points.dtype)[:, None, None]
+    value = ((points - mean) / deviation) @ first["kernel"] + first["bias"][None]
+    slopes = (first["kernel"] / deviation.T)[:, None]  # the same at every point
+    second = jnp.zeros_like(value)
+    for layer in rest:
+        a = jnp.tanh(value)
+        slope = 1 - a**2
+        second = slope * (second - 2 * a * jnp.sum(weights * slopes**2, axis=0))
+        streams = jnp.concatenate([a[None], slope[None] * slopes, second[None]]) @ layer["kernel"]
+        value, slopes, second = streams[0] + layer["bias"][None], streams[1:-1], streams[-1]
+    return value[:, 0], slopes[..., 0], second[:, 0]
+
+
+def _layers(params: PyTree) -> list[PyTree]:
+    return [params["trunk"][name] for name in sorted(params["trunk"])]
+
+
+def mean_squares(
+    residuals: Callable[[PyTree, Batch], dict[str, Array]],
+) -> Callable[[PyTree, Batch], dict[str, Array]]:
+    """Write ``(params, batch) -> losses`` for residuals whose losses are means of squares."""
+
+    def losses(params: PyTree, batch: Batch) -> dict[str, Array]:
+        return {task: jnp.mean(r**2) for task, r in residuals(params, batch).items()}
+
+    return losses
+
+
+def relative_errors(
+    value: Callable[[PyTree, Array | np.ndarray], Array],
+) -> Callable[[PyTree, Batch], dict[str, Array]]:
+    """Write the metrics: errors on the edge and everywhere, in units of the solution's own size.
+
+    Args:
+      value: ``(params, points) -> (N,)``, the network.
+
+    Returns:
+      ``(params, split) -> {"boundary": ..., "residual": ...}``, roots of mean squares over that of
+      the solution; "residual", over all points, is the relative L2 error.
+    """
+
+    def metrics(params: PyTree, split: Batch) -> dict[str, Array]:
+        error, size = value(params, split["points"]) - split["exact"], jnp.mean(split["exact"] ** 2)
+        edge = split["edge"].astype(error.dtype)
+        return {
+            "boundary": jnp.sqrt(jnp.sum(edge * error**2) / jnp.sum(edge) / size),
+            "residual": jnp.sqrt(jnp.mean(error**2) / size),
+        }
+
+    return metrics

@@ -1,0 +1,112 @@
+"""Run a published table again: ``python -m jaxmtl.reproductions dcgd``."""
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from jaxmtl.backward._xla_cpu import use_safe_cpu_compiler
+from jaxmtl.comparison._progress import showing
+from jaxmtl.reproductions._runs import (
+    EXPERIMENTS,
+    Experiment,
+    Record,
+    Run,
+    missing,
+    plan,
+    read,
+    write,
+)
+from jaxmtl.reproductions._training import trainer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what is missing; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    experiment = EXPERIMENTS[options.table]
+
+    def chosen(argument: str, known: Collection[str]) -> list[str]:
+        wanted = getattr(options, argument) or list(known)
+        if unknown := [name for name in wanted if name not in known]:
+            parser.error(f"unknown {argument} {', '.join(unknown)}: there are {', '.join(known)}")
+        return wanted
+
+    seeds, steps = options.seeds or experiment.seeds, options.steps or experiment.steps
+    if steps % experiment.block:
+        parser.error(f"--steps must be a multiple of {experiment.block}, but it is {steps}")
+    runs = plan(
+        experiment,
+        problems=chosen("problems", experiment.problems),
+        contestants=chosen("contestants", experiment.contestants),
+        rates=options.rates or experiment.rates,
+        seeds=seeds,
+        steps=steps,
+        inside=options.inside,
+    )
+    out = options.out or Path("jaxmtl-results", f"{options.table}.json")
+    left = missing(runs, read(out))
+    print(f"{len(runs) - len(left)} of {len(runs)} runs are in {out}", flush=True)
+    use_safe_cpu_compiler()
+    try:
+        with showing(len(left), steps * seeds, True) as show:
+            for run in left:
+                advance = show(f"{run.problem} {run.contestant} {run.rate:g}")
+                record = train(experiment, run, advance)
+                write(out, [*read(out), record])  # another process may have added its own
+    except KeyboardInterrupt:
+        print(f"Interrupted: what has finished is in {out}, and the same command goes on.")
+        return 128 + signal.SIGINT
+    return 0
+
+
+def train(experiment: Experiment, run: Run, advance: Callable[[int], None]) -> Record:
+    """Train one run; returns what is kept of it."""
+    module, _ = experiment.problems[run.problem]
+    problem = getattr(module, run.problem)(run.inside)
+    contestant = experiment.contestants[run.contestant]
+    start = time.perf_counter()
+    train_all = trainer(problem, module.residuals, contestant, experiment.decay, experiment.block)
+    found = train_all(run.rate, run.seeds, run.steps, advance)
+    return run._asdict() | found | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxmtl.reproductions",
+        description=(
+            "Run a published table again. What is not told is as published. Every run is saved as"
+            " it ends, and one that is in the file is not run again. Processes with other problems"
+            " or contestants may share the file."
+        ),
+    )
+    parser.add_argument("table", choices=list(EXPERIMENTS))
+    parser.add_argument("--seeds", type=_positive, metavar="NUMBER", help="how many")
+    parser.add_argument("--steps", type=_positive, metavar="NUMBER", help="of training")
+    parser.add_argument("--rates", type=float, nargs="+", metavar="RATE", help="learning rates")
+    parser.add_argument("--problems", nargs="+", metavar="NAME")
+    parser.add_argument("--contestants", nargs="+", metavar="NAME", help="the rows")
+    parser.add_argument(
+        "--inside",
+        type=_positive,
+        metavar="NUMBER",
+        help="points that are drawn inside at each step",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the file (default: jaxmtl-results/TABLE.json)"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least 1, but it is {text!r}"
+        )
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
