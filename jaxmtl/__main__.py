@@ -167,6 +167,10 @@ def _list_methods() -> int:
     width = max(map(len, METHODS))
     for name, method in METHODS.items():
         print(f"{name:{width}}  {method.summary} ({method.reference})")
+    print(
+        "\nAround any of them: on_shared, prioritise, with_fixed, every, smooth, warm_up, skip_broken,"
+        "\nskip_rounding, report_only, and in_turn, one loss a step (M-ConFIG for conflict_free)."
+    )
     return 0
 
 

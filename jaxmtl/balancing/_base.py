@@ -55,6 +55,8 @@ class Weighting(NamedTuple):
       named: arguments of the method, each with the name of one task: ``("reference", "residual")``.
       roundings: below how many roundings of the longest gradient a task is left out of the question
         (``skip_rounding``); None where that was not asked for.
+      fixed: (T,) bool, the tasks with weights of their own, which no question is about
+        (``with_fixed``).
     """
 
     init: Callable[[Any], PyTree]
@@ -65,6 +67,7 @@ class Weighting(NamedTuple):
     extra: frozenset[str] = frozenset()
     named: tuple[tuple[str, str], ...] = ()
     roundings: Any = None
+    fixed: Any = False
 
 
 class Preparation(NamedTuple):

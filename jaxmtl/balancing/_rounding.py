@@ -29,7 +29,8 @@ def leave_out_rounding(weighting: Weighting, roundings: Any = ROUNDINGS) -> Weig
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         lengths = jnp.sqrt(jnp.diagonal(given.gramian))
-        out = is_rounding(lengths, given.active, roundings)
+        balanced = given.active & ~jnp.asarray(weighting.fixed)
+        out = is_rounding(lengths, balanced, roundings)
         kept = given.active & ~out
 
         def of_kept(values: Any, absent: float) -> Any:
@@ -46,7 +47,7 @@ def leave_out_rounding(weighting: Weighting, roundings: Any = ROUNDINGS) -> Weig
         )
         weights, state = weighting.update(remaining, state)
         weights = jnp.asarray(weights)  # NumPy's float64, where they are constants
-        least = jnp.maximum(jnp.min(jnp.where(kept, weights, jnp.inf)), 0)
+        least = jnp.maximum(jnp.min(jnp.where(kept & balanced, weights, jnp.inf)), 0)
         return jnp.where(out, least, weights), state
 
     return weighting._replace(update=update, roundings=roundings)

@@ -100,7 +100,9 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
         some = jnp.asarray(some)  # NumPy's float64, where they are constants
         return with_constants(some), state
 
-    weighting = inner._replace(update=update, num_tasks=len(entries), names=names)
+    fixed = ~balanced
+    fixed[rows] = inner.fixed
+    weighting = inner._replace(update=update, num_tasks=len(entries), names=names, fixed=fixed)
     timing = balancer.timing
     if timing is not None:
         of_start = timing.before

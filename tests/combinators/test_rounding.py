@@ -120,12 +120,18 @@ def test_how_many_roundings_is_the_users_to_say():
     np.testing.assert_allclose(state.task_weights, [1, 1e12], rtol=1e-6)
 
 
-def test_losses_with_weights_of_their_own_keep_them():
-    kinds = ["balanced", "balanced", 0.1]
-    balancer = jaxmtl.with_fixed(jaxmtl.every(jaxmtl.normalize(num_tasks=2), 10), kinds)
-    j = jnp.diag(jnp.array([1.0, NOISE, 1e-9]))
+@pytest.mark.parametrize("size", [1e-9, 1e9])
+@pytest.mark.parametrize("within", [True, False])
+def test_losses_with_weights_of_their_own_keep_them(within, size):
+    """And their gradients are no measure for the others'."""
+    kinds, method = ["balanced", "balanced", 0.1], jaxmtl.normalize(num_tasks=2)
+    if within:
+        balancer = jaxmtl.with_fixed(jaxmtl.every(method, 10), kinds)
+    else:
+        balancer = jaxmtl.every(jaxmtl.with_fixed(method, kinds), 10)
+    j = jnp.diag(jnp.array([2.0, NOISE, size]))
     _, state = balancer.update(j, balancer.init(jnp.zeros(3)))
-    np.testing.assert_allclose(state.task_weights, [1, 1, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(state.task_weights, [0.5, 0.5, 0.1], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
