@@ -69,8 +69,9 @@ def test_training_learns_and_balancing_matters(tmp_path):
 
 def test_list(capsys):
     assert main(["--list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(METHODS)
+    lines, around = capsys.readouterr().out.split("\n\n")
+    assert [line.split()[0] for line in lines.splitlines()] == list(METHODS)
+    assert "in_turn" in around
 
 
 def test_a_wrong_name_is_one_clear_line_and_status_2():
