@@ -168,8 +168,8 @@ def _list_methods() -> int:
     for name, method in METHODS.items():
         print(f"{name:{width}}  {method.summary} ({method.reference})")
     print(
-        "\nAround any of them: on_shared, prioritise, with_fixed, every, smooth, warm_up, skip_broken,"
-        "\nskip_rounding, report_only, and in_turn, one loss a step (M-ConFIG for conflict_free)."
+        "\nAround any of them: on_shared, prioritise, with_fixed, every, smooth, warm_up,"
+        "\nskip_broken, skip_rounding, report_only, and in_turn, one loss a step (M-ConFIG)."
     )
     return 0
 
