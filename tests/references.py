@@ -98,3 +98,8 @@ class Adam:
         out = np.zeros_like(j)
         out[rows] = (m / (np.sqrt(v) + self.eps))[rows]
         return out
+
+
+def averaged(values, decay):
+    """The average over the steps that are there, the last one weighing most."""
+    return np.average(values, axis=0, weights=decay ** np.arange(len(values))[::-1])

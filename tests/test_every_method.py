@@ -190,11 +190,9 @@ def test_length_on_identical_gradients(name, num_tasks):
 
 
 # What the table's instances do though their methods do not promise it: of a single largest loss; of
-# a single reconstruction loss, until its ratio is clipped; of lengths whose ratios stay;
-# of gradients that all conflict.
+# a single reconstruction loss, until its ratio is clipped; of gradients in conflict.
 NOT_PROMISED = {
     ("auxiliary_cosine", "direction"),
-    ("lr_annealing", "direction"),
     ("tchebycheff", "direction"),
     ("vqgan_adaptive", "direction"),
     ("vqgan_adaptive", "linear"),

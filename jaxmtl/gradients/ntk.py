@@ -21,8 +21,14 @@ from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import solve_dtype
 from jaxmtl.balancing._random_keys import typed_key
-from jaxmtl.gradients._shares import AveragedShares, average_shares, init_shares
+from jaxmtl.gradients._shares import average_shares
 from jaxmtl.solvers.scaling import reciprocal
+
+
+class NTKState(NamedTuple):
+    """The (T,) averaged weights."""
+
+    weights: Array
 
 
 @described
@@ -36,17 +42,16 @@ def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
 
     Args:
       num_tasks: T.
-      decay: the share of the old average.
+      decay: the share of the old weights, which start at one.
 
     Returns:
       A balancer that reads the traces alone. Scale: T g on T identical gradients g with equal
-      traces. Degree 1. Absent tasks keep their weights, and so do those with a trace of zero; one
-      that was never measured has the least of the others' weights. Traces change slowly: compute
-      them every 1000 steps or so, and pass the last ones in between, with ``every(ntk(T), 1000)``.
+      traces. Degree 1. Absent tasks keep their weights, and so do those with a trace of zero.
+      Traces change slowly: compute them every 1000 steps or so, and pass the last ones in between,
+      with ``every(ntk(T), 1000)``.
 
     Deviations from the paper: the mean over the tasks, where the paper has T times that, and the
-    average over the steps, as jaxpi has both; here it is corrected for its start, where jaxpi's
-    begins with ones. The paper's losses are sums over the points;
+    average over the steps, as jaxpi has both. The paper's losses are sums over the points;
     ``ntk_traces`` takes them for means, unless told.
 
     Raises:
@@ -67,11 +72,13 @@ def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
     check_num_tasks(num_tasks)
     check_share("decay", decay)
 
-    def init(dtype: jnp.dtype) -> AveragedShares:
-        return init_shares(num_tasks, dtype)
+    def init(dtype: jnp.dtype) -> NTKState:
+        return NTKState(jnp.ones(num_tasks, dtype))
 
-    def update(given: Given, state: AveragedShares) -> tuple[Array, AveragedShares]:
-        return average_shares(state, jnp.abs(given.extra["ntk_traces"]), given.active, decay)
+    def update(given: Given, state: NTKState) -> tuple[Array, NTKState]:
+        traces = jnp.abs(given.extra["ntk_traces"])
+        weights = average_shares(state.weights, traces, given.active, decay)
+        return weights, NTKState(weights)
 
     extra = frozenset({"ntk_traces"})
     return make_balancer(Weighting(init, update, frozenset(), num_tasks, extra=extra))

@@ -12,9 +12,13 @@ from tests.test_every_method import METHODS, PARAMS, as_tree, each, make, needed
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 NOISE = 5e-8
-# The Gramian of excess_mtl is of accumulated squares, which it watches itself.
+# These two watch for it themselves: lr_annealing holds the weight that the task has, and excess_mtl
+# has a Gramian of accumulated squares.
+BY_THEMSELVES = ("excess_mtl", "lr_annealing")
 READ_THE_GRAMIAN = [
-    name for name in METHODS if "gramian" in make(name).weighting.reads and name != "excess_mtl"
+    name
+    for name in METHODS
+    if "gramian" in make(name).weighting.reads and name not in BY_THEMSELVES
 ]
 
 
@@ -26,7 +30,7 @@ def at_its_minimum(seed=0):
     return as_tree(first), as_tree(later)
 
 
-@each(READ_THE_GRAMIAN, soon=("normalize", "lr_annealing", "imtl_g", "mgda"))
+@each(READ_THE_GRAMIAN, soon=("normalize", "imtl_g", "mgda"))
 def test_what_is_held_is_of_the_others_size(name):
     """The weights of the others are those without it, and its own is the least of them."""
     balancer = jaxmtl.every(make(name), 1000)
@@ -45,17 +49,15 @@ def test_what_is_held_is_of_the_others_size(name):
 
 
 @pytest.mark.parametrize("noise", [0.0, NOISE])
-@pytest.mark.parametrize(
-    "make_one", [jaxmtl.lr_annealing, lambda t: jaxmtl.lr_annealing(t, reference=0)]
-)
-def test_averages_do_not_remember_it(make_one, noise):
-    balancer = make_one(3)
+@pytest.mark.parametrize("reference", [None, 0])
+def test_lr_annealing_holds_the_weight_that_the_task_has(reference, noise):
     _, later = at_its_minimum()
     first = jax.tree.map(lambda leaf: leaf.at[2].multiply(noise), later)
-    state = balancer.init(PARAMS)
-    _, state = balancer.update(first, state)
-    assert state.task_weights[2] == state.task_weights[:2].min()
-    _, state = balancer.update(later, state)
+    balancer = jaxmtl.every(jaxmtl.lr_annealing(3, reference=reference), 2)
+    _, state = balancer.update(first, balancer.init(PARAMS))
+    assert state.task_weights[2] == 1
+    for grads in (first, later, first, first):
+        _, state = balancer.update(grads, state)
     _, fresh = balancer.update(later, balancer.init(PARAMS))
     np.testing.assert_allclose(state.task_weights[2], fresh.task_weights[2], rtol=1e-5)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import jaxmtl
-from tests.gradients.test_norm_methods import averaged, run
-from tests.references import gradients, relative_error
+from tests.gradients.test_norm_methods import run
+from tests.references import averaged, gradients, relative_error
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
