@@ -4,10 +4,7 @@ import inspect
 
 import jaxmtl
 
-COLUMNS = (
-    "task weights", "reads", "cost", "degree", "length at T = 4", "promises", "any sign", "points",
-    "held", "reference",
-)  # fmt: skip
+# The columns of ``jaxmtl.methods.describe``, and what they are called on the page of one method.
 MEANINGS = {
     "task weights": "Task weights",
     "reads": "Reads",
@@ -24,7 +21,7 @@ MEANINGS = {
 
 def method_page(name, others, drawn):
     """One method: what it is in a table, what it does to two gradients, its docstring."""
-    facts = dict(zip(COLUMNS, jaxmtl.methods.describe(name), strict=True))
+    facts = dict(zip(MEANINGS, jaxmtl.methods.describe(name), strict=True))
     rows = [f"| {MEANINGS[key]} | {value} |" for key, value in facts.items()]
     lines = [f"# {name}", "", "| | |", "|---|---|", *rows, ""]
     notes = _cautions(facts)
@@ -49,7 +46,7 @@ def _cautions(facts):
     if facts["any sign"] == "no":
         notes.append("Not for losses that may be negative.")
     elif facts["any sign"] != "yes":
-        notes.append(f"For losses that may be negative, {facts['any sign']} only.")
+        notes.append(f"Losses that may be negative need {facts['any sign'].removeprefix('with ')}.")
     if "T" in facts["cost"]:
         notes.append(
             "A step takes up to T backward passes; where that is too slow, `every` asks less often."
@@ -63,7 +60,7 @@ def _cautions(facts):
     if "weights >= 0" not in facts["promises"]:
         notes.append("A task weight may be negative.")
     if "any order" not in facts["promises"]:
-        notes.append("The order of the tasks, or the random key, matters.")
+        notes.append("Which task comes first, or the random key, may matter.")
     if facts["held"] == "no":
         notes.append(
             "Its weights follow the present losses: do not hold them over many steps where a loss"
@@ -72,7 +69,7 @@ def _cautions(facts):
     return notes
 
 
-def index(method_groups):
+def index(sections):
     """All methods: the groups, and one table to sort."""
     lines = [
         "# Methods",
@@ -81,12 +78,12 @@ def index(method_groups):
         " costs, what it promises, a picture of its first step, and an example.",
         "",
     ]
-    for title, names in method_groups:
+    for title, names in sections:
         lines += [title, "", "```{toctree}", ":hidden:", "", *names, "```", ""]
         lines += [f"- `{name}`: {jaxmtl.methods.METHODS[name].summary}" for name in names] + [""]
     lines += ["## All methods in one table", "", "Click on the head of a column to sort.", ""]
     lines += ["```{rst-class} sortable", "```", ""]
-    lines += [f"| method | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines += [f"| method | {' | '.join(MEANINGS)} |", "|---" * (len(MEANINGS) + 1) + "|"]
     for name in jaxmtl.methods.METHODS:
         lines.append(f"| `{name}` | {' | '.join(jaxmtl.methods.describe(name))} |")
     lines += [

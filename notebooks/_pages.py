@@ -35,43 +35,59 @@ def groups():
 
 
 def write_pages(app):
-    """Write the pages of the reference beside the others; unchanged ones are left alone."""
+    """Write what is made at each build: pages that have changed, pictures; old pages go."""
     folder = Path(app.srcdir)
     for name in ("methods", "reference"):
         (folder / name).mkdir(exist_ok=True)
     draw_dual_cone(folder / "theory" / "dual_cone.svg")
     draw_min_norm(folder / "theory" / "min_norm.svg")
-    method_groups, pages = [], []
+    pages = {folder / path: text for path, text in (_methods(folder) | _reference()).items()}
+    for path, text in pages.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    for path in {*folder.glob("methods/*.md"), *folder.glob("reference/*.md")} - pages.keys():
+        path.unlink()
+
+
+def _methods(folder):
+    """The pages of the methods, and their pictures: dict from path to text."""
+    pages, sections = {}, []
     for heading, parts in groups().items():
-        if heading.startswith("Methods"):
-            method_groups += _method_groups(heading, parts)
-            for _, names in parts:
-                for name, others in names:
-                    drawn = draw_method(name, folder / "methods" / f"{name}.svg")
-                    _write(folder / "methods" / f"{name}.md", method_page(name, others, drawn))
-        elif heading != "Modules":
-            names = [n for _, part in parts for name, others in part for n in (name, *others)]
-            page = re.sub(r"\W+", "_", heading.split(",")[0].lower()).strip("_")
-            pages.append(page)
-            objects = [f"jaxmtl.{name}" for name in names if name in jaxmtl.__all__]
-            if "compare" in names:
-                objects.append("jaxmtl.compare.load")
-            _write(folder / "reference" / f"{page}.md", _page(heading, "", objects))
+        if not heading.startswith("Methods"):
+            continue
+        for words, names in parts:
+            title = f"### {words.capitalize()}" if words else f"## {heading}"
+            sections.append((title, [name for name, _ in names]))
+            for name, others in names:
+                drawn = draw_method(name, folder / "methods" / f"{name}.svg")
+                pages[f"methods/{name}.md"] = method_page(name, others, drawn)
+    return pages | {"methods/index.md": index(sections)}
+
+
+def _reference():
+    """The pages of all else: dict from path to text."""
+    pages = {}
+    for heading, parts in groups().items():
+        if heading.startswith("Methods") or heading == "Modules":
+            continue
+        names = [n for _, part in parts for name, others in part for n in (name, *others)]
+        objects = [f"jaxmtl.{name}" for name in names]
+        if "compare" in names:
+            objects.append("jaxmtl.compare.load")
+        page = re.sub(r"\W+", "_", heading.split(",")[0].lower()).strip("_")
+        pages[page] = f"# {heading}\n{describe(objects)}"
     for name in MODULES:
-        module = importlib.import_module(f"jaxmtl.{name}")
-        objects = [f"jaxmtl.{name}.{public}" for public in public_names(module)]
-        pages.append(name)
-        introduction = f"```{{eval-rst}}\n.. automodule:: jaxmtl.{name}\n```\n"
-        _write(
-            folder / "reference" / f"{name}.md", _page(f"`jaxmtl.{name}`", introduction, objects)
-        )
-    _write(folder / "methods" / "index.md", index(method_groups))
+        module = f"```{{eval-rst}}\n.. automodule:: jaxmtl.{name}\n```\n"
+        objects = [f"jaxmtl.{name}.{public}" for public in public_names(name)]
+        pages[name] = f"# `jaxmtl.{name}`\n\n{module}{describe(objects)}"
     toctree = "\n".join(["```{toctree}", ":maxdepth: 1", "", *pages, "```"])
-    _write(folder / "reference" / "index.md", f"# Reference\n\n{toctree}\n")
+    pages["index"] = f"# Reference\n\n{toctree}\n"
+    return {f"reference/{page}.md": text for page, text in pages.items()}
 
 
-def public_names(module):
+def public_names(name):
     """What a module of the package offers, without what ``jaxmtl`` itself has."""
+    module = importlib.import_module(f"jaxmtl.{name}")
     names = getattr(module, "__all__", None) or [
         name
         for name, value in vars(module).items()
@@ -84,30 +100,9 @@ def public_names(module):
 
 def check_public_names(app, env):
     """Warn of every public name that stands on no page."""
-    described = env.domains.python_domain.objects
     names = [f"jaxmtl.{name}" for name in jaxmtl.__all__]
-    for name in MODULES:
-        module = importlib.import_module(f"jaxmtl.{name}")
-        names += [f"jaxmtl.{name}.{public}" for public in public_names(module)]
+    for module in MODULES:
+        names += [f"jaxmtl.{module}.{name}" for name in public_names(module)]
     for name in names:
-        if name not in described:
+        if name not in env.domains.python_domain.objects:
             LOGGER.warning("The public name %s is on no page of the site.", name)
-
-
-def _method_groups(heading, parts):
-    """Pairs of a title and names; the parts behind a semicolon are groups of their own."""
-    return [
-        (f"### {words.capitalize()}" if words else f"## {heading}", [name for name, _ in names])
-        for words, names in parts
-    ]
-
-
-def _page(title, introduction, objects):
-    """A page of functions and classes."""
-    return f"# {title}\n\n{introduction}" + describe(objects)
-
-
-def _write(path, text):
-    """Write a page that is new or has changed."""
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")

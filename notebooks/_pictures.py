@@ -92,13 +92,13 @@ def _draw_arrow(axes, end, colour, label, dashed=False):
     style = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0, "linewidth": 1.8}
     if dashed:
         style |= {"linestyle": (0, (4, 2)), "linewidth": 1.2}
-    axes.annotate("", xy=end, xytext=(0, 0), arrowprops=style)
+    axes.annotate("", end, xytext=(0, 0), arrowprops=style)
     axes.plot(*end, alpha=0)  # an annotation alone does not count for the limits
-    side = "left" if end[0] >= 0 else "right"
-    axes.annotate(
-        label, end, xytext=(4 if end[0] >= 0 else -4, 3), textcoords="offset points",
-        color=colour, ha=side,
-    )  # fmt: skip
+    # The label beyond the end, below the line of the mean, above the others.
+    right = end[0] >= 0
+    offset = (4 if right else -4, -10 if dashed else 3)
+    side = "left" if right else "right"
+    axes.annotate(label, end, offset, textcoords="offset points", color=colour, ha=side)
 
 
 def _draw_dual_cone(axes):
