@@ -95,6 +95,10 @@ def public_names(name):
         and (inspect.isfunction(value) or inspect.isclass(value))
         and value.__module__.startswith(module.__name__)
     ]
+    if name == "problems":  # each is a function in a module of its name
+        for problem in module.PROBLEMS:
+            importlib.import_module(f"jaxmtl.problems.{problem}")
+            names.append(f"{problem}.{problem}")
     return [name for name in names if name not in jaxmtl.__all__]
 
 
