@@ -142,7 +142,7 @@ def test_a_column_is_done_before_the_next():
         inside=20,
     )
     rows = [(run.contestant, run.rate) for run in only_its_own]
-    assert rows == [("Adam", 5e-4), ("Adam", 1e-4), ("ConFIG", 1e-4)]
+    assert rows == [("Adam", 5e-4), ("M-ConFIG", 5e-4), ("Adam", 1e-4), ("ConFIG", 1e-4)]
 
 
 def test_interrupted_it_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
