@@ -7,7 +7,11 @@ from jaxmtl.balancing._gram import count_present
 
 
 def average_shares(
-    weights: Array, sizes: Array, active: Array, decay: float, reference: Array | None = None
+    weights: Array,
+    sizes: Array,
+    active: Array,
+    decay: float | Array,
+    reference: Array | None = None,
 ) -> Array:
     """w_i <- decay w_i + (1 - decay) a / a_i for the tasks present whose a_i is not zero.
 

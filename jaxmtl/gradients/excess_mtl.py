@@ -14,6 +14,7 @@ from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import rows
 from jaxmtl.balancing._rounding import ROUNDINGS, is_rounding
 from jaxmtl.gradients._tracking import stacked_zeros
+from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.scaling import reciprocal
 
 
@@ -81,19 +82,28 @@ def excess_mtl(num_tasks: int, *, step_size: float = 0.01) -> Balancer:
         return ExcessState(jnp.zeros(num_tasks, dtype), jnp.zeros(num_tasks, dtype))
 
     def update(given: Given, state: ExcessState) -> tuple[Array, ExcessState]:
-        excess, active = jnp.diagonal(given.gramian), given.active
-        # A first excess of rounding would be outgrown a million times: all weight for that task.
-        measured = active & ~is_rounding(excess, active, ROUNDINGS)
-        first = jnp.where(state.first > 0, state.first, jnp.where(measured, excess, 0))
-        logits = state.logits + step_size * excess * reciprocal(first)
-        # The tasks present keep their total, so that absent ones do not lose by standing still.
-        total = jax.nn.logsumexp(logits, where=active)
-        before = jax.nn.logsumexp(state.logits, where=active)
-        change = jnp.where(jnp.any(active), before - total, 0)
-        logits = jnp.where(active, logits + change, state.logits)
-        return jax.nn.softmax(logits, where=active), ExcessState(logits, first)
+        step = jnp.asarray(step_size, given.gramian.dtype)
+        weights, *kept = _raise(*state, jnp.diagonal(given.gramian), given.active, step)
+        return weights, ExcessState(*kept)
 
     return make_balancer(
         Weighting(init, update, frozenset({"gramian"}), num_tasks),
         preparation=Preparation(lambda params: stacked_zeros(params, num_tasks), accumulate),
     )
+
+
+@one_launch
+def _raise(
+    logits: Array, first: Array, excess: Array, active: Array, step_size: Array
+) -> tuple[Array, Array, Array]:
+    """The weights of a step, and the new logits and first excesses."""
+    # A first excess of rounding would be outgrown a million times: all weight for that task.
+    measured = active & ~is_rounding(excess, active, ROUNDINGS)
+    first = jnp.where(first > 0, first, jnp.where(measured, excess, 0))
+    raised = logits + step_size * excess * reciprocal(first)
+    # The tasks present keep their total, so that absent ones do not lose by standing still.
+    total = jax.nn.logsumexp(raised, where=active)
+    before = jax.nn.logsumexp(logits, where=active)
+    change = jnp.where(jnp.any(active), before - total, 0)
+    logits = jnp.where(active, raised + change, logits)
+    return jax.nn.softmax(logits, where=active), logits, first

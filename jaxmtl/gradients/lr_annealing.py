@@ -16,6 +16,7 @@ from jaxmtl.balancing._gram import rows, solve_dtype
 from jaxmtl.balancing._rounding import ROUNDINGS, is_rounding
 from jaxmtl.gradients._one_task import read_one_task
 from jaxmtl.gradients._shares import average_shares
+from jaxmtl.solvers._one_launch import one_launch
 
 
 class LRAnnealingState(NamedTuple):
@@ -123,8 +124,9 @@ def lr_annealing(
     def update(given: Given, state: LRAnnealingState) -> tuple[Array, LRAnnealingState]:
         sizes, active = jnp.sqrt(jnp.diagonal(given.gramian)), given.active
         if one is None:
-            active &= ~is_rounding(sizes, active, ROUNDINGS)
-        weights = average_shares(state.weights, sizes, active, decay, place(given))
+            weights = _averaged(state.weights, sizes, active, jnp.asarray(decay, sizes.dtype))
+        else:
+            weights = average_shares(state.weights, sizes, active, decay, place(given))
         return weights, LRAnnealingState(weights)
 
     def measure(grads: PyTree, given: Given, state: PyTree) -> tuple[PyTree, PyTree, PyTree]:
@@ -157,3 +159,9 @@ def lr_annealing(
     )
     sized = None if one is None else Preparation(lambda params: (), measure)
     return make_balancer(weighting, preparation=sized)
+
+
+@one_launch
+def _averaged(weights: Array, sizes: Array, active: Array, decay: Array) -> Array:
+    """The average of mean_j ||g_j|| / ||g_i||, without the tasks whose gradient is rounding."""
+    return average_shares(weights, sizes, active & ~is_rounding(sizes, active, ROUNDINGS), decay)

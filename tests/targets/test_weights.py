@@ -16,7 +16,7 @@ IN_KERNELS = {
     **dict.fromkeys(("aligned_mtl", "cagrad", "mgda", "pcd"), 2),
     **dict.fromkeys(("conflict_free", "imtl", "imtl_g"), 1),
     **dict.fromkeys(("dualproj", "epo", "fairgrad", "nash_mtl", "upgrad"), 1),
-    **dict.fromkeys(("gradvac", "pcgrad", "sdmgrad"), 1),
+    **dict.fromkeys(("excess_mtl", "gradvac", "lr_annealing", "pcgrad", "sdmgrad"), 1),
 }
 
 
