@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmtl._typing import Array, PyTree
-from jaxmtl.problems._problem import Batch
+from jaxmtl.problems._problem import Batch, Problem
 
 
 class Box(NamedTuple):
@@ -129,6 +129,45 @@ def mean_squares(
         return {task: jnp.mean(r**2) for task, r in residuals(params, batch).items()}
 
     return losses
+
+
+def of_dcgd(
+    name: str,
+    box: Box,
+    residuals: Callable[[PyTree, Batch], dict[str, Array]],
+    solution: Callable[[np.ndarray], Array],
+    on_edge: Callable[[np.ndarray], np.ndarray],
+    sample: Callable[[Array], Batch],
+) -> Problem:
+    """Build a problem of two losses with the network of DCGD, judged on a grid of 100 x 100 points.
+
+    Args:
+      name: of the problem.
+      box: where it lies.
+      residuals: ``(params, batch) -> {"boundary": ..., "residual": ...}``.
+      solution: points (N, 2) -> (N,).
+      on_edge: points (N, 2) -> (N,) bool, those where values are given.
+      sample: key -> batch.
+    """
+    points = box.grid(100)
+    return Problem(
+        name=name,
+        tasks=("boundary", "residual"),
+        init=lambda key: init_tanh(key, (2, 50, 50, 50, 1)),
+        losses=mean_squares(residuals),
+        metrics=relative_errors(lambda params, points: evaluate(params, points, box.scaling)),
+        maximize={"boundary": False, "residual": False},
+        metric_names={"boundary": "relative error on the edge", "residual": "relative L2 error"},
+        sample=sample,
+        test={
+            "points": points.astype(np.float32),
+            "exact": np.asarray(solution(points), np.float32),
+            "edge": on_edge(points),
+        },
+        learning_rate=5e-3,
+        steps=1000,
+        shared={"trunk": True, "heads": False},
+    )
 
 
 def relative_errors(

@@ -16,7 +16,6 @@ from jaxmtl.problems._problem import Batch, Problem
 
 BOX = _pinn.Box((-1.0, -1.0), (1.0, 1.0))
 _ON_A_SIDE = 128
-_GRID = 100
 
 
 def helmholtz(inside: int = 1280) -> Problem:
@@ -51,24 +50,13 @@ def helmholtz(inside: int = 1280) -> Problem:
       <https://arxiv.org/abs/2409.18426>`_, 2024
     """
     inside = static_count("inside", inside)
-    points = BOX.grid(_GRID)
-    return Problem(
-        name="Helmholtz",
-        tasks=("boundary", "residual"),
-        init=lambda key: _pinn.init_tanh(key, (2, 50, 50, 50, 1)),
-        losses=_pinn.mean_squares(residuals),
-        metrics=_pinn.relative_errors(_value),
-        maximize={"boundary": False, "residual": False},
-        metric_names={"boundary": "relative error on the edge", "residual": "relative L2 error"},
-        sample=lambda key: _sample(key, inside),
-        test={
-            "points": points.astype(np.float32),
-            "exact": np.asarray(solution(points), np.float32),
-            "edge": np.max(np.abs(points), axis=1) == 1,
-        },
-        learning_rate=5e-3,
-        steps=1000,
-        shared={"trunk": True, "heads": False},
+    return _pinn.of_dcgd(
+        "Helmholtz",
+        BOX,
+        residuals,
+        solution,
+        lambda points: np.max(np.abs(points), axis=1) == 1,
+        lambda key: _sample(key, inside),
     )
 
 

@@ -15,7 +15,6 @@ from jaxmtl.problems._problem import Batch, Problem
 
 BOX = _pinn.Box((0.0, 0.0), (1.0, 1.0))
 _ON_A_SIDE = 128
-_GRID = 100
 
 
 def klein_gordon(inside: int = 1280) -> Problem:
@@ -51,25 +50,13 @@ def klein_gordon(inside: int = 1280) -> Problem:
       <https://arxiv.org/abs/2409.18426>`_, 2024
     """
     inside = static_count("inside", inside)
-    points = BOX.grid(_GRID)
-    t, x = points.T
-    return Problem(
-        name="Klein-Gordon",
-        tasks=("boundary", "residual"),
-        init=lambda key: _pinn.init_tanh(key, (2, 50, 50, 50, 1)),
-        losses=_pinn.mean_squares(residuals),
-        metrics=_pinn.relative_errors(_value),
-        maximize={"boundary": False, "residual": False},
-        metric_names={"boundary": "relative error on the edge", "residual": "relative L2 error"},
-        sample=lambda key: _sample(key, inside),
-        test={
-            "points": points.astype(np.float32),
-            "exact": np.asarray(solution(points), np.float32),
-            "edge": (t == 0) | (x == 0) | (x == 1),
-        },
-        learning_rate=5e-3,
-        steps=1000,
-        shared={"trunk": True, "heads": False},
+    return _pinn.of_dcgd(
+        "Klein-Gordon",
+        BOX,
+        residuals,
+        solution,
+        lambda points: (points[:, 0] == 0) | (points[:, 1] == 0) | (points[:, 1] == 1),
+        lambda key: _sample(key, inside),
     )
 
 
