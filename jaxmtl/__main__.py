@@ -14,7 +14,7 @@ from jaxmtl.backward._xla_cpu import use_safe_cpu_compiler
 from jaxmtl.comparison._compare import prepare
 from jaxmtl.comparison._contestants import DEFAULT, lacking
 from jaxmtl.comparison._saved import check_writable
-from jaxmtl.comparison._terminal import train_and_save
+from jaxmtl.comparison._terminal import positive, train_and_save
 from jaxmtl.methods import METHODS, nearest
 from jaxmtl.problems import PROBLEMS, load
 from jaxmtl.problems._own import load_own
@@ -124,11 +124,11 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     parser.add_argument(
-        "--seeds", type=_positive, default=5, metavar="NUMBER", help="how many (default: 5)"
+        "--seeds", type=positive, default=5, metavar="NUMBER", help="how many (default: 5)"
     )
     parser.add_argument(
         "--steps",
-        type=_positive,
+        type=positive,
         metavar="NUMBER",
         help="how many (default: the problem's own number)",
     )
@@ -144,14 +144,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="list the methods and stop")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number of at least 1, but it is {text!r}"
-        )
-    return int(text)
 
 
 def _folder(text: str) -> Path:

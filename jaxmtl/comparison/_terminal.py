@@ -1,5 +1,6 @@
 """A comparison in a terminal or a pipe: signals that end it, and what is saved and shown then."""
 
+import argparse
 import contextlib
 import shutil
 import signal
@@ -14,6 +15,15 @@ from jaxmtl.comparison._saved import save
 
 # What a terminal or a pipe shows that knows ASCII only. The first keeps columns aligned.
 PLAIN = {" ± ": "+/-", "±": "+/-", "Δ": "D", "↑": "^", "↓": "v", "–": "-"}
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1 from the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least 1, but it is {text!r}"
+        )
+    return int(text)
 
 
 def train_and_save(prepared: Prepared, folder: Path) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jaxmtl.backward._xla_cpu import use_safe_cpu_compiler
 from jaxmtl.comparison._progress import showing
+from jaxmtl.comparison._terminal import positive
 from jaxmtl.reproductions._runs import (
     EXPERIMENTS,
     Experiment,
@@ -83,14 +84,14 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     parser.add_argument("table", choices=list(EXPERIMENTS))
-    parser.add_argument("--seeds", type=_positive, metavar="NUMBER", help="how many")
-    parser.add_argument("--steps", type=_positive, metavar="NUMBER", help="of training")
+    parser.add_argument("--seeds", type=positive, metavar="NUMBER", help="how many")
+    parser.add_argument("--steps", type=positive, metavar="NUMBER", help="of training")
     parser.add_argument("--rates", type=float, nargs="+", metavar="RATE", help="learning rates")
     parser.add_argument("--problems", nargs="+", metavar="NAME")
     parser.add_argument("--contestants", nargs="+", metavar="NAME", help="the rows")
     parser.add_argument(
         "--inside",
-        type=_positive,
+        type=positive,
         metavar="NUMBER",
         help="points that are drawn inside at each step",
     )
@@ -98,14 +99,6 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="the file (default: jaxmtl-results/TABLE.json)"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number of at least 1, but it is {text!r}"
-        )
-    return int(text)
 
 
 if __name__ == "__main__":
