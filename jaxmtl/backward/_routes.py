@@ -21,7 +21,7 @@ from jaxmtl.backward._linearise import (
 )
 from jaxmtl.backward._losses import like_losses
 from jaxmtl.backward._manual_axes import check_summed
-from jaxmtl.backward._one_task import one_task
+from jaxmtl.backward._turn import one_task
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, BalancerState, Given, check_balancer
 from jaxmtl.balancing._entries import all_finite

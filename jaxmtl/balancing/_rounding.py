@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._base import Given, Weighting
+from jaxmtl.balancing._step import only_present
 
 # How many roundings a gradient may measure to be taken for one, as every and smooth have it.
 ROUNDINGS = 8.0
@@ -31,23 +32,9 @@ def leave_out_rounding(weighting: Weighting, roundings: Any = ROUNDINGS) -> Weig
         lengths = jnp.sqrt(jnp.diagonal(given.gramian))
         balanced = given.active & ~jnp.asarray(weighting.fixed)
         out = is_rounding(lengths, balanced, roundings)
-        kept = given.active & ~out
-
-        def of_kept(values: Any, absent: float) -> Any:
-            return None if values is None else jnp.where(kept, values, absent)
-
-        pairs = kept[:, None] & kept[None, :]
-        cross = given.cross_gramian
-        remaining = given._replace(
-            losses=of_kept(given.losses, 1),
-            gramian=jnp.where(pairs, given.gramian, 0),
-            active=kept,
-            cross_gramian=None if cross is None else jnp.where(pairs, cross, 0),
-            extra={name: of_kept(values, 1) for name, values in given.extra.items()},
-        )
-        weights, state = weighting.update(remaining, state)
+        weights, state = weighting.update(only_present(given, given.active & ~out), state)
         weights = jnp.asarray(weights)  # NumPy's float64, where they are constants
-        least = jnp.maximum(jnp.min(jnp.where(kept & balanced, weights, jnp.inf)), 0)
+        least = jnp.maximum(jnp.min(jnp.where(balanced & ~out, weights, jnp.inf)), 0)
         return jnp.where(out, least, weights), state
 
     return weighting._replace(update=update, roundings=roundings)

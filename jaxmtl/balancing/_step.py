@@ -91,10 +91,21 @@ def read_extra(extra: Any) -> dict[str, Any]:
 
 def without_broken(given: Given) -> Given:
     """Leave out the tasks whose loss or gradient is not finite, as if they were absent."""
-    present = given.active & given.finite_losses & given.finite_gradients
+    return only_present(given, given.active & given.finite_losses & given.finite_gradients)
+
+
+def only_present(given: Given, present: Array) -> Given:
+    """What a method is given where no other tasks are there; Gramians have zeros in their place."""
+
+    def pairs(gramian: Any) -> Any:
+        both = present[:, None] & present[None, :]
+        return None if gramian is None else jnp.where(both, gramian, 0)
+
     return given._replace(
         losses=None if given.losses is None else _of_present(present, given.losses),
+        gramian=pairs(given.gramian),
         active=present,
+        cross_gramian=pairs(given.cross_gramian),
         extra={name: _of_present(present, values) for name, values in given.extra.items()},
     )
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_above, check_at_least, check_share
+from jaxmtl._checks import check_at_least, check_share
 from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._averages import follow
@@ -15,7 +15,7 @@ from jaxmtl.balancing._described import described
 from jaxmtl.balancing._rounding import leave_out_rounding
 from jaxmtl.losses._first_losses import init_first_losses, observe, relative_losses
 from jaxmtl.losses._lower_bounds import excess, known_excess, read_lower_bounds
-from jaxmtl.solvers.scaling import reciprocal
+from jaxmtl.losses._sizes import read_size
 
 
 class NormalizeState(NamedTuple):
@@ -94,8 +94,7 @@ def normalize(
     """
     check_at_least("alpha", alpha, 0)
     check_share("decay", decay)
-    by_name = isinstance(reference, str)
-    constant = 1.0 if by_name else check_above("reference", reference, 0)
+    weigh, named = read_size(reference)
     bounds, num_tasks = read_lower_bounds(lower_bounds, num_tasks)
     adjusts, averages = (not isinstance(x, numbers.Real) or x != 0 for x in (alpha, decay))
     for argument, value in [("initial_losses", initial_losses), ("lower_bounds", lower_bounds)]:
@@ -126,12 +125,9 @@ def normalize(
         if averages:
             norms, steps = follow(state.norms, state.steps, norms, active, decay)
             state = state._replace(norms=norms, steps=steps)
-        weights = constant * reciprocal(norms)
-        if by_name:
-            # With an average, an absent reference still has a length.
-            is_reference = given.named["reference"] & (active | averages)
-            length = jnp.sum(jnp.where(is_reference, norms, 0))
-            weights = jnp.where(is_reference, jnp.sign(length), length * weights)
+        place = given.named.get("reference")
+        # With an average, an absent reference still has a length.
+        weights = weigh(norms, None if place is None else place & (active | averages))
         if adjusts:
             losses = excess(given.losses, bounds)
             state = state._replace(first=observe(state.first, losses, active))
@@ -140,6 +136,5 @@ def normalize(
 
     reads = frozenset({"losses", "gramian"} if adjusts else {"gramian"})
     names = common_names(initial_losses=initial_losses, lower_bounds=lower_bounds)
-    named = (("reference", str(reference)),) if by_name else ()
     weighting = Weighting(init, update, reads, num_tasks, names, named=named)
     return make_balancer(leave_out_rounding(weighting) if averages else weighting)

@@ -11,6 +11,7 @@ from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import equal_shares
+from jaxmtl.balancing._state import keep
 from jaxmtl.losses._lower_bounds import excess, read_lower_bounds
 from jaxmtl.solvers.scaling import reciprocal
 
@@ -94,9 +95,7 @@ def cov_weighting(num_tasks: int, *, lower_bounds: TaskVector | None = None) -> 
         mean_ratio = state.mean_ratio + share * moved
         squares = state.squares + moved * (ratio - mean_ratio)
         mean_loss = state.mean_loss + share * (sizes - state.mean_loss)
-        found = CoVState(mean_loss, mean_ratio, squares, steps)
-        kept = (jnp.where(active, x, y) for x, y in zip(found, state, strict=True))
-        return weights, CoVState(*kept)
+        return weights, keep(active, CoVState(mean_loss, mean_ratio, squares, steps), state)
 
     names = common_names(lower_bounds=lower_bounds)
     return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks, names))

@@ -10,10 +10,11 @@ from jaxmtl._checks import check_above, check_at_least, check_choice, check_shar
 from jaxmtl._task_names import TaskNames, common_names
 from jaxmtl._task_values import task_vector
 from jaxmtl._typing import Array, PyTree
-from jaxmtl.balancing._averages import fresh_share
+from jaxmtl.balancing._averages import follow
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._state import keep
 
 FORMS = ("additive", "damped", "pi", "log")
 # A multiplier of "log" never comes to zero, from where no factor would bring it back.
@@ -132,9 +133,7 @@ def lagrangian(
         # Within a range in which differences are finite too.
         reach = jnp.finfo(dtype).max / 4
         excess = jnp.clip(given.losses - jnp.asarray(known, dtype), -reach, reach)
-        steps = state.steps + active.astype(state.steps.dtype)
-        share = fresh_share(decay, steps, dtype)
-        average = state.average + share * (excess - state.average)
+        average, steps = follow(state.average, state.steps, excess, active & bounded, decay)
         if form == "log":
             raised = state.multipliers * jnp.exp(rate * average)
             multipliers = jnp.clip(raised, LEAST * largest, largest)
@@ -145,13 +144,7 @@ def lagrangian(
             present = jnp.maximum(excess, 0) if form == "damped" else average
             weights = jnp.clip(multipliers + damping * present, 0, largest)
         found = LagrangianState(multipliers, -excess, multipliers >= largest, average, steps)
-        kept = LagrangianState(
-            *(
-                jnp.where(bounded & active, x, y).astype(y.dtype)
-                for x, y in zip(found, state, strict=True)
-            )
-        )
-        return jnp.where(bounded, weights, 1), kept
+        return jnp.where(bounded, weights, 1), keep(active & bounded, found, state)
 
     return make_balancer(Weighting(init, update, frozenset({"losses"}), num_tasks, names))
 

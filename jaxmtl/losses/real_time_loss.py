@@ -2,14 +2,13 @@
 
 import jax.numpy as jnp
 
-from jaxmtl._checks import check_above
 from jaxmtl._task_names import common_names
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.balancing._balancer import make_balancer
 from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.losses._lower_bounds import distance, read_lower_bounds
-from jaxmtl.solvers.scaling import reciprocal
+from jaxmtl.losses._sizes import read_size
 
 
 @described
@@ -58,18 +57,12 @@ def real_time_loss(
       Su, `Multi-task learning (1): in the name of losses <https://spaces.ac.cn/archives/8870>`_,
       2022 (in Chinese)
     """
-    by_name = isinstance(reference, str)
-    constant = 1.0 if by_name else check_above("reference", reference, 0)
+    weigh, named = read_size(reference)
     bounds, num_tasks = read_lower_bounds(lower_bounds, num_tasks)
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
-        losses = distance(given.losses, bounds)
-        if not by_name:
-            return constant * reciprocal(losses), state
-        is_reference = given.named["reference"] & given.active
-        size = jnp.abs(jnp.sum(jnp.where(is_reference, losses, 0)))
-        weights = size * reciprocal(losses)
-        return jnp.where(is_reference, jnp.sign(size), weights), state
+        sizes, place = jnp.abs(distance(given.losses, bounds)), given.named.get("reference")
+        return weigh(sizes, None if place is None else place & given.active), state
 
     return make_balancer(
         Weighting(
@@ -78,6 +71,6 @@ def real_time_loss(
             frozenset({"losses"}),
             num_tasks,
             common_names(lower_bounds=lower_bounds),
-            named=(("reference", str(reference)),) if by_name else (),
+            named=named,
         )
     )

@@ -20,8 +20,10 @@ BOUNDS = np.array([-25.0, 0.0, 1.0])
 BOUNDED = [name for name in METHODS if METHODS[name].any_sign == "lower_bounds"]
 # What they need besides; those of the rest are in the table.
 OWN = {"dwa": {"window": 3}, "relobralo": {"key": 0, "decay": 0.5}}
-SAVED = {"mgda": {"normalizer": "loss"}, "softadapt": {"variant": "loss_weighted"}} | {
-    "normalize": {"alpha": 1.0}
+SAVED = {
+    "mgda": {"normalizer": "loss"},
+    "softadapt": {"variant": "loss_weighted"},
+    "normalize": {"alpha": 1.0},
 }
 
 
