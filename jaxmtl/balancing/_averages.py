@@ -18,7 +18,9 @@ def started(decay: Any, steps: Array, dtype: Any) -> Array:
 
 def fresh_share(decay: Any, steps: Array, dtype: Any) -> Array:
     """The share (1 - decay) / (1 - decay^n) of the n-th value in a corrected average of n."""
-    return jnp.asarray(1 - decay, dtype) / started(decay, steps, dtype)
+    share = jnp.asarray(1 - decay, dtype) / started(decay, steps, dtype)
+    # One for the first, which the functions of some backends miss by a rounding.
+    return jnp.where(steps > 1, share, 1)
 
 
 def follow(
