@@ -1,7 +1,6 @@
 """Published tables, run again: the protocol, the file, what is stored."""
 
 import json
-import types
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +9,11 @@ import optax
 import pytest
 
 import jaxmtl
-from jaxmtl.problems import klein_gordon
 from jaxmtl.reproductions import PUBLISHED, __main__, _runs, load
 from jaxmtl.reproductions._contestants import CONFIG, DCGD, Contestant, annealed_as_coded
-from jaxmtl.reproductions._runs import EXPERIMENTS, Experiment, Run, missing, plan
-from jaxmtl.reproductions._training import trainer
+from jaxmtl.reproductions._equations import trainer
+from jaxmtl.reproductions._experiments import EXPERIMENTS
+from jaxmtl.reproductions._runs import TABLES, Experiment, Run, missing, plan
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -43,15 +42,14 @@ def tiny(inside=8):
     )
 
 
-MODULE = types.SimpleNamespace(tiny=tiny, residuals=residuals)
 SMALL = Experiment(
-    problems={"tiny": (MODULE, 8)},
-    contestants={name: DCGD[name] for name in ("equal", "conflict_free")},
+    problems={"tiny": 8},
+    rows=dict.fromkeys(("equal", "conflict_free"), ()),
     rates=(0.1, 0.01),
-    decay=0.9,
     seeds=2,
     steps=6,
     block=2,
+    trainer=lambda problem, size, row: trainer(tiny(size), residuals, DCGD[row], 0.9, 2),
 )
 
 
@@ -122,26 +120,26 @@ def test_a_column_is_done_before_the_next():
     runs = plan(
         EXPERIMENTS["dcgd"],
         problems=["klein_gordon", "helmholtz"],
-        contestants=["equal", "mgda"],
+        rows=["equal", "mgda"],
         rates=[1e-3, 1e-4],
         seeds=3,
         steps=1000,
-        inside=None,
+        size=None,
     )
     columns = [(run.problem, run.rate) for run in runs]
     assert columns == [c for c in dict.fromkeys(columns) for _ in range(2)]
-    assert {run.problem: run.inside for run in runs} == {"klein_gordon": 128, "helmholtz": 1280}
+    assert {run.problem: run.size for run in runs} == {"klein_gordon": 128, "helmholtz": 1280}
     assert missing(runs, [run._asdict() | {"at_last": []} for run in runs[:3]]) == runs[3:]
     only_its_own = plan(
         EXPERIMENTS["config"],
         problems=["burgers"],
-        contestants=list(CONFIG),
+        rows=list(CONFIG),
         rates=[5e-4, 1e-4],
         seeds=1,
         steps=10,
-        inside=20,
+        size=20,
     )
-    rows = [(run.contestant, run.rate) for run in only_its_own]
+    rows = [(run.row, run.rate) for run in only_its_own]
     assert rows == [("Adam", 5e-4), ("M-ConFIG", 5e-4), ("Adam", 1e-4), ("ConFIG", 1e-4)]
 
 
@@ -150,7 +148,7 @@ def test_interrupted_it_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     out, ran = tmp_path / "deep" / "runs.json", []
 
     def interrupted(experiment, run, advance):
-        ran.append((run.contestant, run.rate))
+        ran.append((run.row, run.rate))
         if len(ran) == 1:  # another process, at the same time
             _runs.write(out, [run._asdict() | {"seeds": 77}])
         if len(ran) == 3:
@@ -169,14 +167,14 @@ def test_interrupted_it_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     assert ran == [*names[:3], *names[2:]]
     other, *runs = json.loads(out.read_text())
     assert other["seeds"] == 77
-    assert [(run["contestant"], run["rate"]) for run in runs] == names
+    assert [(run["row"], run["rate"]) for run in runs] == names
     assert [path.name for path in out.parent.iterdir()] == ["runs.json"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dcgd", "--contestants", "mdga"], "unknown contestants mdga: there are equal, "),
+        (["dcgd", "--rows", "mdga"], "unknown rows mdga: there are equal, "),
         (["dcgd", "--problems", "burgers"], "unknown problems burgers: there are klein_gordon"),
         (["dcgd", "--steps", "123"], "--steps must be a multiple of 500, but it is 123"),
         (["config", "--seeds", "0"], "must be a whole number of at least 1, but it is '0'"),
@@ -235,7 +233,7 @@ def test_what_is_stored():
         assert len(set(keys)) == len(keys)
         for run in runs:
             assert run["problem"] in experiment.problems
-            assert run["contestant"] in experiment.contestants
+            assert run["row"] in experiment.rows
             assert run["steps"] % experiment.block == 0
             for field in ("at_smallest_loss", "at_last", "smallest"):
                 assert len(run[field]) == run["seeds"]
@@ -245,4 +243,4 @@ def test_what_is_stored():
         load("dcdg")
     rows = {name for problem in ("helmholtz", "klein_gordon") for name in PUBLISHED[problem]}
     assert rows <= set(DCGD)
-    assert klein_gordon in [module for module, _ in EXPERIMENTS["dcgd"].problems.values()]
+    assert tuple(EXPERIMENTS) == TABLES

@@ -7,20 +7,13 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+import jax
+
 from jaxmtl.backward._xla_cpu import use_safe_cpu_compiler
 from jaxmtl.comparison._progress import showing
 from jaxmtl.comparison._terminal import positive
-from jaxmtl.reproductions._runs import (
-    EXPERIMENTS,
-    Experiment,
-    Record,
-    Run,
-    missing,
-    plan,
-    read,
-    write,
-)
-from jaxmtl.reproductions._training import trainer
+from jaxmtl.reproductions._experiments import EXPERIMENTS
+from jaxmtl.reproductions._runs import Experiment, Record, Run, missing, plan, read, write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = plan(
         experiment,
         problems=chosen("problems", experiment.problems),
-        contestants=chosen("contestants", experiment.contestants),
+        rows=chosen("rows", experiment.rows),
         rates=options.rates or experiment.rates,
         seeds=seeds,
         steps=steps,
-        inside=options.inside,
+        size=options.size,
     )
     out = options.out or Path("jaxmtl-results", f"{options.table}.json")
     left = missing(runs, read(out))
@@ -54,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with showing(len(left), steps * seeds, True) as show:
             for run in left:
-                advance = show(f"{run.problem} {run.contestant} {run.rate:g}")
+                advance = show(f"{run.problem} {run.row} {run.rate:g}")
                 record = train(experiment, run, advance)
                 write(out, [*read(out), record])  # another process may have added its own
     except KeyboardInterrupt:
@@ -65,12 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(experiment: Experiment, run: Run, advance: Callable[[int], None]) -> Record:
     """Train one run; returns what is kept of it."""
-    module, _ = experiment.problems[run.problem]
-    problem = getattr(module, run.problem)(run.inside)
-    contestant = experiment.contestants[run.contestant]
     start = time.perf_counter()
-    train_all = trainer(problem, module.residuals, contestant, experiment.decay, experiment.block)
-    found = train_all(run.rate, run.seeds, run.steps, advance)
+    train_all = experiment.trainer(run.problem, run.size, run.row)
+    # A GPU's matrix products in TensorFloat-32 would end a residual's fall at 1e-3.
+    with jax.default_matmul_precision("highest"):
+        found = train_all(run.rate, run.seeds, run.steps, advance)
     return run._asdict() | found | {"seconds": round(time.perf_counter() - start, 1)}
 
 
@@ -80,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         description=(
             "Run a published table again. What is not told is as published. Every run is saved as"
             " it ends, and one that is in the file is not run again. Processes with other problems"
-            " or contestants may share the file."
+            " or rows may share the file."
         ),
     )
     parser.add_argument("table", choices=list(EXPERIMENTS))
@@ -88,12 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=positive, metavar="NUMBER", help="of training")
     parser.add_argument("--rates", type=float, nargs="+", metavar="RATE", help="learning rates")
     parser.add_argument("--problems", nargs="+", metavar="NAME")
-    parser.add_argument("--contestants", nargs="+", metavar="NAME", help="the rows")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="the methods")
     parser.add_argument(
-        "--inside",
+        "--size",
         type=positive,
         metavar="NUMBER",
-        help="points that are drawn inside at each step",
+        help="points drawn inside at each step; images or molecules to train on",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the file (default: jaxmtl-results/TABLE.json)"

@@ -1,4 +1,4 @@
-"""Who takes part in the published tables, with the published numbers."""
+"""The rows of the tables on equations, with the published numbers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,68 +1,47 @@
 """The runs of an experiment: which there are, which are done, and the file that keeps them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmtl._checks import check_choice
-from jaxmtl.problems import burgers, helmholtz, klein_gordon
-from jaxmtl.reproductions._contestants import CONFIG, DCGD, Contestant
 
+TABLES = ("dcgd", "config")
 Record = dict[str, Any]
+Train = Callable[[float, int, int, Callable[[int], None]], Record]
 
 
 class Experiment(NamedTuple):
     """A published table.
 
     Attributes:
-      problems: module, and how many points are drawn inside, by the problems' names.
-      contestants: the rows.
+      problems: the problems' names, and the size of each: points drawn inside at each step, or
+        images or molecules to train on.
+      rows: the names of the rows, and the learning rates of each; all of ``rates`` if empty.
       rates: the learning rates, of which each row has its best.
-      decay: what the rate is multiplied by after every thousand steps.
       seeds: how many the paper has.
       steps: of training.
-      block: after so many steps the error is measured.
+      block: after so many steps the network is measured.
+      trainer: ``(problem, size, row) -> train``, and ``train(rate, seeds, steps, advance)`` trains
+        and calls ``advance(n)`` after every n steps of a seed. It returns what is stored.
     """
 
-    problems: dict[str, tuple[Any, int]]
-    contestants: dict[str, Contestant]
+    problems: dict[str, int]
+    rows: dict[str, tuple[float, ...]]
     rates: tuple[float, ...]
-    decay: float
     seeds: int
     steps: int
     block: int
-
-
-EXPERIMENTS = {
-    # As in the code published with the paper, the wave has a tenth of the points.
-    "dcgd": Experiment(
-        problems={"klein_gordon": (klein_gordon, 128), "helmholtz": (helmholtz, 1280)},
-        contestants=DCGD,
-        rates=(1e-3, 1e-4, 1e-5),
-        decay=0.9,
-        seeds=10,
-        steps=50_000,
-        block=500,
-    ),
-    "config": Experiment(
-        problems={"burgers": (burgers, 2000)},
-        contestants=CONFIG,
-        rates=(5e-4, 1e-4),
-        decay=1.0,
-        seeds=1,
-        steps=5000,
-        block=10,
-    ),
-}
+    trainer: Callable[[str, int, str], Train]
 
 
 class Run(NamedTuple):
     """All seeds of one row at one learning rate."""
 
     problem: str
-    inside: int
-    contestant: str
+    size: int
+    row: str
     rate: float
     seeds: int
     steps: int
@@ -72,19 +51,19 @@ def plan(
     experiment: Experiment,
     *,
     problems: Sequence[str],
-    contestants: Sequence[str],
+    rows: Sequence[str],
     rates: Sequence[float],
     seeds: int,
     steps: int,
-    inside: int | None,
+    size: int | None,
 ) -> list[Run]:
     """List the runs, all rows of a learning rate and problem before the next."""
     return [
-        Run(problem, inside or experiment.problems[problem][1], name, rate, seeds, steps)
+        Run(problem, size or experiment.problems[problem], row, rate, seeds, steps)
         for rate in rates
         for problem in problems
-        for name in contestants
-        if rate in (experiment.contestants[name].rates or rates)
+        for row in rows
+        if rate in (experiment.rows[row] or rates)
     ]
 
 
@@ -98,12 +77,12 @@ def load(name: str) -> list[Record]:
     """Read the stored runs of a table.
 
     Args:
-      name: "dcgd" or "config".
+      name: "dcgd", "config", "iwrm" or "qm9".
 
     Returns:
-      A dict for each run: what was trained ("problem", "inside", "contestant", "rate", "seeds",
-      "steps"), and the errors, one a seed: "at_smallest_loss", "at_last", "smallest", and "curve",
-      at the steps "of_curve".
+      A dict for each run. It says what was trained ("problem", "size", "row", "rate", "seeds",
+      "steps") and holds what was measured. Of "dcgd" and "config" these are errors, one for each
+      seed: "at_smallest_loss", "at_last", "smallest", and "curve" at the steps "of_curve".
 
     Raises:
       ValueError: where there is no such table.
@@ -111,10 +90,10 @@ def load(name: str) -> list[Record]:
     Examples:
       >>> import jaxmtl
       >>> runs = jaxmtl.reproductions.load("dcgd")
-      >>> runs[0]["problem"], runs[0]["contestant"]
+      >>> runs[0]["problem"], runs[0]["row"]
       ('klein_gordon', 'equal')
     """
-    check_choice("name", name, tuple(EXPERIMENTS))
+    check_choice("name", name, TABLES)
     return read(Path(__file__).parent / f"{name}.json")
 
 

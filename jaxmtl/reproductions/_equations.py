@@ -1,4 +1,4 @@
-"""Train all seeds of one contestant at one learning rate, as the papers did."""
+"""Train all seeds of one row at one learning rate on an equation, as the papers did."""
 
 from collections.abc import Callable
 from typing import Any
@@ -81,9 +81,14 @@ def trainer(
     def error_of(params: PyTree) -> Array:
         return problem.metrics(params, problem.test)["residual"]  # type: ignore[misc]
 
-    # One seed after the other: on a CPU a fifth faster than all at once.
+    # On a CPU, one seed after the other is a fifth faster than all at once.
+    at_once = None if jax.default_backend() == "cpu" else 64
+
     def run_all(rate: Array, keys: Array, carry: PyTree, begin: Array) -> Any:
-        return jax.lax.map(lambda one: some_steps(rate, one[0], one[1], begin), (keys, carry))
+        def of_seed(given: tuple[Array, PyTree]) -> Any:
+            return some_steps(rate, *given, begin)
+
+        return jax.lax.map(of_seed, (keys, carry), batch_size=at_once)
 
     begun = jax.jit(jax.vmap(start, (None, 0)))
     run = jax.jit(run_all, donate_argnums=2)

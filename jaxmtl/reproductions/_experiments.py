@@ -1,0 +1,52 @@
+"""The published tables that are run again: their problems, rows and training."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxmtl.problems import burgers, helmholtz, klein_gordon
+from jaxmtl.reproductions._contestants import CONFIG, DCGD, Contestant
+from jaxmtl.reproductions._equations import trainer
+from jaxmtl.reproductions._runs import Experiment, Train
+
+EQUATIONS: dict[str, Any] = {
+    "burgers": burgers,
+    "helmholtz": helmholtz,
+    "klein_gordon": klein_gordon,
+}
+
+
+def _of_equations(
+    rows: dict[str, Contestant], decay: float, block: int
+) -> Callable[[str, int, str], Train]:
+    def make(problem: str, size: int, row: str) -> Train:
+        module = EQUATIONS[problem]
+        return trainer(getattr(module, problem)(size), module.residuals, rows[row], decay, block)
+
+    return make
+
+
+def _rates(rows: dict[str, Contestant]) -> dict[str, tuple[float, ...]]:
+    return {name: row.rates for name, row in rows.items()}
+
+
+EXPERIMENTS = {
+    # As in the code published with the paper, the wave has a tenth of the points.
+    "dcgd": Experiment(
+        problems={"klein_gordon": 128, "helmholtz": 1280},
+        rows=_rates(DCGD),
+        rates=(1e-3, 1e-4, 1e-5),
+        seeds=10,
+        steps=50_000,
+        block=500,
+        trainer=_of_equations(DCGD, 0.9, 500),
+    ),
+    "config": Experiment(
+        problems={"burgers": 2000},
+        rows=_rates(CONFIG),
+        rates=(5e-4, 1e-4),
+        seeds=1,
+        steps=5000,
+        block=10,
+        trainer=_of_equations(CONFIG, 1.0, 10),
+    ),
+}
