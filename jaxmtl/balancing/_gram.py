@@ -18,7 +18,12 @@ from jax import lax
 from jaxmtl._checks import wide_dtype
 from jaxmtl._platform import barrier, by_target, may_be_sharded
 from jaxmtl._typing import Array
-from jaxmtl.balancing._inner_products import added_by_halves, added_in_blocks, contract
+from jaxmtl.balancing._inner_products import (
+    added_by_halves,
+    added_in_blocks,
+    added_in_one_pass,
+    contract,
+)
 from jaxmtl.balancing._one_sum import add_up
 
 _FEW_PRODUCTS = 2**17
@@ -41,21 +46,26 @@ def gramian(leaves: Sequence[Array]) -> Array:
     """
     num_tasks = len(leaves[0])
     few = 2 <= num_tasks <= 4 or num_tasks * sum(leaf.size for leaf in leaves) <= _FEW_PRODUCTS
-    total = _by_target(_by_halves if few else _in_blocks, leaves)
+    ways = (_by_halves, _in_one_pass) if few else (_in_blocks, _in_few_products)
+    total = _by_target(*ways, leaves)
     return (total + total.T) / 2
 
 
 @jax.jit
 def cross_gramian(leaves: Sequence[Array], others: Sequence[Array]) -> Array:
     """Inner products of two stacks, <g_i, h_j>, summed over the leaves: (T, T)."""
-    return _by_target(_in_blocks, leaves, others)
+    return _by_target(_in_blocks, _in_few_products, leaves, others)
 
 
-def _by_target(for_cpu: Callable[..., Array], *stacks: Sequence[Array]) -> Array:
+def _by_target(
+    for_cpu: Callable[..., Array], for_gpu: Callable[..., Array], *stacks: Sequence[Array]
+) -> Array:
     """Where nothing is sharded, small leaves may be laid side by side, and columns walked over."""
     if may_be_sharded([leaf for leaves in stacks for leaf in leaves]):
         return _leaf_by_leaf(*stacks)
-    return by_target(*stacks, cpu=for_cpu, default=_in_few_products)
+    if for_gpu is _in_few_products:
+        return by_target(*stacks, cpu=for_cpu, default=_in_few_products)
+    return by_target(*stacks, cpu=for_cpu, cuda=for_gpu, rocm=for_gpu, default=_in_few_products)
 
 
 def _leaf_by_leaf(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
@@ -77,6 +87,13 @@ def _in_few_products(leaves: Sequence[Array], others: Sequence[Array] | None = N
     rights = lefts if others is None else _joined(others, dtype, 2**16)
     parts = [_whole_gramian(*pair, dtype) for pair in zip(lefts, rights, strict=True)]
     return jnp.sum(jnp.stack(parts), axis=0)
+
+
+def _in_one_pass(leaves: Sequence[Array]) -> Array:
+    """One reduction a large leaf, and one for all small ones."""
+    dtype = solve_dtype(leaves)
+    joined = _joined(leaves, dtype, 2**16)
+    return jnp.sum(jnp.stack([added_in_one_pass(_flat(m), dtype) for m in joined]), axis=0)
 
 
 def _by_halves(leaves: Sequence[Array]) -> Array:

@@ -1,6 +1,7 @@
 """Run a published table again: ``python -m jaxmtl.reproductions dcgd``."""
 
 import argparse
+import functools
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from jaxmtl.backward._xla_cpu import use_safe_cpu_compiler
 from jaxmtl.comparison._progress import showing
 from jaxmtl.comparison._terminal import positive
 from jaxmtl.reproductions._experiments import EXPERIMENTS
-from jaxmtl.reproductions._runs import Experiment, Record, Run, missing, plan, read, write
+from jaxmtl.reproductions._runs import Experiment, Record, Run, Train, missing, plan, read, write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,11 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(experiment: Experiment, run: Run, advance: Callable[[int], None]) -> Record:
     """Train one run; returns what is kept of it."""
     start = time.perf_counter()
-    train_all = experiment.trainer(run.problem, run.size, run.row)
+    train_all = _trainer(experiment.trainer, run.problem, run.size, run.row)
     # A GPU's matrix products in TensorFloat-32 would end a residual's fall at 1e-3.
     with jax.default_matmul_precision("highest"):
         found = train_all(run.rate, run.seeds, run.steps, advance)
     return run._asdict() | found | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+@functools.cache
+def _trainer(write: Callable[[str, int, str], Train], problem: str, size: int, row: str) -> Train:
+    """What is compiled for one learning rate serves the next."""
+    return write(problem, size, row)
 
 
 def _parser() -> argparse.ArgumentParser:

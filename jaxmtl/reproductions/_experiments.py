@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxmtl.problems import burgers, helmholtz, klein_gordon
+from jaxmtl.reproductions import _images
 from jaxmtl.reproductions._contestants import CONFIG, DCGD, Contestant
 from jaxmtl.reproductions._equations import trainer
 from jaxmtl.reproductions._runs import Experiment, Train
@@ -48,5 +49,14 @@ EXPERIMENTS = {
         steps=5000,
         block=10,
         trainer=_of_equations(CONFIG, 1.0, 10),
+    ),
+    "iwrm": Experiment(
+        problems={"fashion_mnist": 1024},
+        rows=dict.fromkeys(_images.ROWS, ()),
+        rates=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
+        seeds=8,
+        steps=800,
+        block=32,
+        trainer=_images.trainer,
     ),
 }

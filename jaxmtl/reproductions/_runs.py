@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxmtl._checks import check_choice
 
-TABLES = ("dcgd", "config")
+TABLES = ("dcgd", "config", "iwrm")
 Record = dict[str, Any]
 Train = Callable[[float, int, int, Callable[[int], None]], Record]
 
@@ -111,3 +113,10 @@ def write(file: Path, records: Sequence[Record]) -> None:
     new = file.with_name(f".{file.name}.new")
     new.write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n", encoding="utf-8")
     new.replace(file)
+
+
+def rounded(values: Any, digits: int = 8) -> list[float | None]:
+    """Numbers as JSON has them: null for what is not finite."""
+    return [
+        float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in np.asarray(values)
+    ]

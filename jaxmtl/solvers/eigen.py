@@ -12,6 +12,9 @@ from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.scaling import reciprocal_length
 
 MAX_SWEEPS = 12
+# Products of larger matrices do not fit the registers of a block: on an H100, XLA's loops take as
+# long for 32 tasks and a third of the time for 64.
+MOST_IN_ONE_LAUNCH = 32
 
 
 class Eigen(NamedTuple):
@@ -64,10 +67,10 @@ def eigen(matrix: Array) -> Eigen:
     # By a power of two, which rounds nothing: squares of entries below are then numbers too.
     scale = reciprocal_length(jnp.max(jnp.abs(jnp.diagonal(matrix)), initial=0))
     matrix = matrix * scale * scale
-    return _jacobi(matrix, jnp.linalg.eigh(matrix)[1], scale)
+    jacobi = one_launch(_jacobi) if len(matrix) <= MOST_IN_ONE_LAUNCH else jax.jit(_jacobi)
+    return jacobi(matrix, jnp.linalg.eigh(matrix)[1], scale)
 
 
-@one_launch
 def _jacobi(matrix: Array, usual: Array, scale: Array) -> Eigen:
     """Rotate V'MV towards a diagonal, from the usual vectors on; values over the scale squared."""
     num, eps = matrix.shape[0], jnp.finfo(matrix.dtype).eps
@@ -136,7 +139,9 @@ def _jacobi(matrix: Array, usual: Array, scale: Array) -> Eigen:
     left = residual(m, start)
     begin = (m, start, left, jnp.full_like(left, jnp.inf), jnp.zeros((), jnp.int32))
     m, vectors, left, _, sweeps = jax.lax.while_loop(unfinished, sweep, begin)
-    values = jnp.diagonal(m)
+    # Each rotation stretches by a rounding error of its root, on a GPU always the same way.
+    stretched = jnp.sum(vectors * vectors, axis=0)
+    vectors, values = vectors / jnp.sqrt(stretched)[None], jnp.diagonal(m) / stretched
     values = jnp.where(values > num * noise(vectors) ** 2, values, 0)
     return Eigen(values / scale / scale, vectors, left, sweeps)
 

@@ -73,6 +73,19 @@ def test_gramian_is_differentiated_and_mapped(num_tasks):
     assert relative_error(grads, (factors + factors.T) @ j) < 1e-6
 
 
+@pytest.mark.parametrize("num_tasks", [1, 2, 5, 9])
+def test_a_gpu_adds_up_few_products_in_one_pass(num_tasks):
+    leaves = leaves_of(gradients(4, num_tasks, 31))
+    flat = np.concatenate([np.asarray(x, np.float64).reshape(num_tasks, -1) for x in leaves], 1)
+    found = jax.jit(_gram._in_one_pass)(leaves)
+    np.testing.assert_allclose(found, flat @ flat.T, atol=1e-6)
+    for size, is_product in ((31, False), (2**18, num_tasks != 2)):
+        shape = jax.ShapeDtypeStruct((num_tasks, size), jnp.float32)
+        traced = jax.jit(lambda leaf: _gram.gramian([leaf])).trace(shape)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        assert ("dot_general" in text) == is_product
+
+
 def test_gramian_of_long_bfloat16_gradients_does_not_lose_count():
     ones = jnp.ones((2, 1_000_000), jnp.bfloat16)
     np.testing.assert_array_equal(jax.jit(_gram.gramian)([ones]), np.full((2, 2), 1e6))

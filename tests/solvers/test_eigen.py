@@ -9,6 +9,7 @@ from jaxmtl.solvers import eigen, simplex
 from tests.references import gradients, nearest_convex
 
 solve = jax.jit(eigen)
+on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="a GPU's library is better")
 
 
 @pytest.mark.parametrize("num", [1, 2, 5, 16])
@@ -31,6 +32,7 @@ def test_small_eigenvalues_are_as_exact_as_large_ones(num, spread, kind):
         np.testing.assert_allclose(v.T @ v, np.eye(num), atol=3e-6)
 
 
+@on_cpu
 def test_the_usual_eigenvalues_are_not_that_exact():
     """The reason for a solver of our own; if this fails one day, it can go."""
     worst = 0.0

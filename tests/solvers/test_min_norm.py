@@ -135,6 +135,7 @@ def test_a_gap_that_float32_does_not_hold_is_no_gap_of_zero():
     lengths = np.array([1e-10, 1.0, 1e10])[:, None]
     j = np.random.default_rng(1).standard_normal((3, 4)) * lengths
     point = solve(j)
-    cosines = j @ (point.weights @ j)
-    assert cosines.min() < 0
-    assert point.gap > 0.5
+    gap = duality_gap(j, np.asarray(point.weights, np.float64))
+    assert point.gap > 0.5 * min(gap, 1)
+    if jax.default_backend() == "cpu":  # on a GPU other roundings happen to lead to the solution
+        assert gap > 1

@@ -57,6 +57,8 @@ def test_the_target_decides(solve, num):
 
 
 def test_where_xla_keeps_its_loops():
+    assert lowered(eigen, gram(32)) == (1, 0)
+    assert lowered(eigen, gram(33)) == (0, 2)
     assert lowered(barrier, gram(64)) == (1, 0)
     assert lowered(barrier, gram(65)) == (0, 1)
     with jax.enable_x64(True):

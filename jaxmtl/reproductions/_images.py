@@ -1,0 +1,129 @@
+"""Instance-wise risk minimisation on Fashion-MNIST: one loss an image, plain gradient descent."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxmtl._typing import Array, PyTree
+from jaxmtl.backward._per_example import per_example
+from jaxmtl.backward._routes import value_and_balanced_grad
+from jaxmtl.methods import make as make_method
+from jaxmtl.problems.multi_fashion import FOLDER, read_images
+from jaxmtl.reproductions._runs import Record, Train, rounded
+
+ROWS = ("equal", "upgrad", "dualproj", "mgda", "pcgrad")
+BATCH = 32
+_KERNELS = {"conv_0": (3, 3, 1, 32), "conv_1": (3, 3, 32, 64), "conv_2": (3, 3, 64, 64)}
+_LAYERS = {"dense_0": (576, 128), "dense_1": (128, 10)}
+
+
+def trainer(problem: str, size: int, row: str) -> Train:
+    """Write the training of one row on the first images of a fixed random order.
+
+    The network has three convolutions and two dense layers, as the paper's; images are standardised
+    all together. The order of the images in an epoch, and the first parameters, are those of the
+    seed, whatever the row.
+
+    Args:
+      problem: "fashion_mnist".
+      size: how many images; a multiple of 32.
+      row: the name of a method.
+
+    Returns:
+      ``train(rate, seeds, steps, advance)``. It returns the mean loss over all images after each
+      epoch, one for each seed: "curve", and at the last step "at_last".
+    """
+    images, labels = _first_images(size)
+    network = jax.vmap(logits, in_axes=(None, 0))
+    balancer = make_method(row, BATCH, jax.random.key(0))
+    step = value_and_balanced_grad(per_example(loss_of_one, in_axes=(None, 0, 0)), balancer)
+    steps_of_epoch = size // BATCH
+
+    def start(key: Array) -> PyTree:
+        params = init(key)
+        return params, balancer.init(params)
+
+    def epoch(key: Array, rate: Array, carry: PyTree, number: Array) -> tuple[PyTree, Array]:
+        order = jax.random.permutation(jax.random.fold_in(key, number), size)
+
+        def one_step(index: Array, carry: PyTree) -> PyTree:
+            params, state = carry
+            chosen = jax.lax.dynamic_slice_in_dim(order, index * BATCH, BATCH)
+            _, grad, state = step(state, params, images[chosen], labels[chosen])
+            return jax.tree.map(lambda p, g: p - rate * g, params, grad), state
+
+        carry = jax.lax.fori_loop(0, steps_of_epoch, one_step, carry)
+        losses = optax.softmax_cross_entropy_with_integer_labels(network(carry[0], images), labels)
+        return carry, jnp.mean(losses)
+
+    at_once = None if jax.default_backend() == "cpu" else 64
+
+    def epochs(keys: Array, rate: Array, carry: PyTree, number: Array) -> tuple[PyTree, Array]:
+        def of_seed(given: tuple[Array, PyTree]) -> tuple[PyTree, Array]:
+            return epoch(given[0], rate, given[1], number)
+
+        return jax.lax.map(of_seed, (keys, carry), batch_size=at_once)
+
+    run = jax.jit(epochs, donate_argnums=2)
+
+    def train(rate: float, seeds: int, steps: int, advance: Callable[[int], None]) -> Record:
+        keys = jax.random.split(jax.random.key(0), seeds)
+        carry, found = jax.jit(jax.vmap(start))(keys), []
+        for number in range(steps // steps_of_epoch):
+            carry, losses = run(keys, jnp.float32(rate), carry, jnp.int32(number))
+            found.append(rounded(losses, 6))
+            advance(steps_of_epoch * seeds)
+        return {"at_last": found[-1], "curve": found}
+
+    return train
+
+
+def init(key: Array) -> PyTree:
+    """Draw LeCun normal kernels, and zero biases."""
+    shapes = _KERNELS | _LAYERS
+    keys = jax.random.split(key, len(shapes))
+    return {
+        name: {
+            "kernel": jax.random.normal(k, shape) * np.prod(shape[:-1]) ** -0.5,
+            "bias": jnp.zeros(shape[-1]),
+        }
+        for k, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
+
+
+def logits(params: PyTree, image: Array) -> Array:
+    """Compute the ten logits of one image (28, 28)."""
+    x = image[None, :, :, None]
+    x = jax.nn.elu(_convolve(params["conv_0"], x))
+    x = jax.nn.elu(_largest(_convolve(params["conv_1"], x), 2))
+    x = jax.nn.elu(_largest(_convolve(params["conv_2"], x), 3))
+    x = jax.nn.elu(x.reshape(-1) @ params["dense_0"]["kernel"] + params["dense_0"]["bias"])
+    return x @ params["dense_1"]["kernel"] + params["dense_1"]["bias"]
+
+
+def loss_of_one(params: PyTree, image: Array, label: Array) -> Array:
+    """Evaluate the cross-entropy of one image."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits(params, image), label)
+
+
+def _convolve(layer: PyTree, x: Array) -> Array:
+    layout = ("NHWC", "HWIO", "NHWC")
+    x = jax.lax.conv_general_dilated(x, layer["kernel"], (1, 1), "VALID", dimension_numbers=layout)
+    return x + layer["bias"][None, None, None]
+
+
+def _largest(x: Array, width: int) -> Array:
+    window = (1, width, width, 1)
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+
+
+def _first_images(size: int) -> tuple[Array, Array]:
+    images, labels = read_images("train", FOLDER)
+    order: Any = np.random.default_rng(0).permutation(len(images))[:size]
+    chosen = images[order].astype(np.float32)
+    chosen = (chosen - chosen.mean()) / chosen.std()
+    return jnp.asarray(chosen), jnp.asarray(labels[order], jnp.int32)
