@@ -6,6 +6,8 @@ from typing import Any
 from jaxmtl.problems import burgers, helmholtz, klein_gordon
 from jaxmtl.reproductions._contestants import CONFIG, DCGD, Contestant
 from jaxmtl.reproductions._equations import trainer
+from jaxmtl.reproductions._molecules import QM9, SETUPS
+from jaxmtl.reproductions._molecules import trainer as of_molecules
 from jaxmtl.reproductions._runs import Experiment, Train
 
 EQUATIONS: dict[str, Any] = {
@@ -48,5 +50,15 @@ EXPERIMENTS = {
         steps=5000,
         block=10,
         trainer=_of_equations(CONFIG, 1.0, 10),
+    ),
+    # As published, 300 epochs of batches of 120.
+    "qm9": Experiment(
+        problems={name: setup.molecules for name, setup in SETUPS.items()},
+        rows=dict.fromkeys(QM9, ()),
+        rates=(1e-3,),
+        seeds=3,
+        steps=275_000,
+        block=250,
+        trainer=lambda problem, size, row: of_molecules(problem, size, row, 250),
     ),
 }
