@@ -231,6 +231,27 @@ def test_the_first_step_of_equal_weights_is_adams_by_hand(tiny):
     np.testing.assert_allclose(found["mae"][0], expected * tiny.deviations, rtol=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [SINGLE, "famo", "mgda"])
+def test_side_by_side_networks_train_as_one_after_the_other(tiny, row, monkeypatch):
+    """The program of a GPU, on a CPU."""
+    found = []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        found.append(trainer("tiny", 3, row, 4)(0.01, 2, 8, lambda n: None)["mae"])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3)
+
+
+def test_the_network_starts_as_pytorch_has_it():
+    """Every array is uniform up to 1 / sqrt(inputs), a recurrent cell's up to 1 / sqrt(width)."""
+    params = init_network(jax.random.key(0), 16, 8, 11)["shared"]
+    for layer, inputs in {"embed": 7, "message": 8, "root": 16, "gru": 16, "lstm": 16}.items():
+        kernel = np.asarray(params[layer]["kernel"], np.float64) * inputs**0.5
+        assert 0.9 < np.abs(kernel).max() <= 1
+        np.testing.assert_allclose(kernel.std(), 3**-0.5, rtol=0.15)
+    assert not params["root"]["bias"].any()
+
+
 def test_data_that_do_not_suffice():
     with pytest.raises(ValueError, match="size must leave 20000 of the 130831 molecules"):
         _molecules.load_data(10_000, 110_832)
