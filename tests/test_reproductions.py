@@ -227,8 +227,8 @@ def test_a_run_that_diverges_is_stored_as_null(tmp_path):
 
 
 def test_what_is_stored():
-    for name, experiment in EXPERIMENTS.items():
-        runs = load(name)
+    for name in ("dcgd", "config"):
+        experiment, runs = EXPERIMENTS[name], load(name)
         keys = [tuple(run[field] for field in Run._fields) for run in runs]
         assert len(set(keys)) == len(keys)
         for run in runs:

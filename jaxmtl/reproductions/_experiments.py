@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxmtl.problems import burgers, helmholtz, klein_gordon
-from jaxmtl.reproductions import _images
+from jaxmtl.reproductions import _equations, _images, _molecules
 from jaxmtl.reproductions._contestants import CONFIG, DCGD, Contestant
-from jaxmtl.reproductions._equations import trainer
 from jaxmtl.reproductions._runs import Experiment, Train
 
 EQUATIONS: dict[str, Any] = {
@@ -21,7 +20,9 @@ def _of_equations(
 ) -> Callable[[str, int, str], Train]:
     def make(problem: str, size: int, row: str) -> Train:
         module = EQUATIONS[problem]
-        return trainer(getattr(module, problem)(size), module.residuals, rows[row], decay, block)
+        return _equations.trainer(
+            getattr(module, problem)(size), module.residuals, rows[row], decay, block
+        )
 
     return make
 
@@ -58,5 +59,15 @@ EXPERIMENTS = {
         steps=800,
         block=32,
         trainer=_images.trainer,
+    ),
+    # As published, 300 epochs of batches of 120.
+    "qm9": Experiment(
+        problems={name: setup.molecules for name, setup in _molecules.SETUPS.items()},
+        rows=dict.fromkeys(_molecules.QM9, ()),
+        rates=(1e-3,),
+        seeds=3,
+        steps=275_000,
+        block=250,
+        trainer=lambda problem, size, row: _molecules.trainer(problem, size, row, 250),
     ),
 }
