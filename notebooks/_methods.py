@@ -1,8 +1,12 @@
 """A page for each method, of its line in ``jaxmtl.methods`` and its docstring."""
 
 import inspect
+import json
+from pathlib import Path
 
 import jaxmtl
+
+STORED = json.loads((Path(__file__).parent / "launches.json").read_text(encoding="utf-8"))
 
 # The columns of ``jaxmtl.methods.describe``, and what they are called on the page of one method.
 MEANINGS = {
@@ -22,7 +26,9 @@ MEANINGS = {
 def method_page(name, others, drawn):
     """One method: what it is in a table, what it does to two gradients, its docstring."""
     facts = dict(zip(MEANINGS, jaxmtl.methods.describe(name), strict=True))
+    reference = facts.pop("reference")
     rows = [f"| {MEANINGS[key]} | {value} |" for key, value in facts.items()]
+    rows += [*_launches(name), f"| {MEANINGS['reference']} | {reference} |"]
     lines = [f"# {name}", "", "| | |", "|---|---|", *rows, ""]
     notes = _cautions(facts)
     if notes:
@@ -38,6 +44,20 @@ def method_page(name, others, drawn):
             "",
         ]
     return "\n".join(lines) + describe([f"jaxmtl.{n}" for n in (name, *others)])
+
+
+def _launches(name):
+    """What a GPU is given to run, of compiled programs: ``python -m tests.targets.stored``."""
+    found = STORED["launches"][name]
+    beside = f"{abs(found['step'])} {'more' if found['step'] >= 0 else 'fewer'}"
+    made = f"[compiled](../guides/costs.md#on-a-gpu) with jaxlib {STORED['jaxlib']}"
+    few, many = found["8"], found["32"]
+    return [
+        f"| Launches on an H100 from Gramian or losses to weights | {few} for 8 tasks, {many} for"
+        f" 32 ({made}) |",
+        f"| Launches of a step with Adam, 8 tasks | {beside} than those of 8 backward passes and"
+        " their mean |",
+    ]
 
 
 def _cautions(facts):
