@@ -1,5 +1,6 @@
 """A page for each method, of its line in ``jaxmtl.methods`` and its docstring."""
 
+import html
 import inspect
 import json
 from pathlib import Path
@@ -29,7 +30,17 @@ def method_page(name, others, drawn):
     reference = facts.pop("reference")
     rows = [f"| {MEANINGS[key]} | {value} |" for key, value in facts.items()]
     rows += [*_launches(name), f"| {MEANINGS['reference']} | {reference} |"]
-    lines = [f"# {name}", "", "| | |", "|---|---|", *rows, ""]
+    summary = inspect.getdoc(getattr(jaxmtl, name)).splitlines()[0]
+    lines = [
+        f"# {name}",
+        "",
+        html.escape(summary, quote=False),
+        "",
+        "| | |",
+        "|---|---|",
+        *rows,
+        "",
+    ]
     notes = _cautions(facts)
     if notes:
         lines += ["**Before you use it**", "", *[f"- {note}" for note in notes], ""]
@@ -49,13 +60,14 @@ def method_page(name, others, drawn):
 def _launches(name):
     """What a GPU is given to run, of compiled programs: ``python -m tests.targets.stored``."""
     found = STORED["launches"][name]
-    beside = f"{abs(found['step'])} {'more' if found['step'] >= 0 else 'fewer'}"
+    number = abs(found["step"])
+    beside = f"{number} {'more' if found['step'] > 0 else 'fewer'} than" if number else "as many as"
     made = f"[compiled](../guides/costs.md#on-a-gpu) with jaxlib {STORED['jaxlib']}"
     few, many = found["8"], found["32"]
     return [
         f"| Launches on an H100 from Gramian or losses to weights | {few} for 8 tasks, {many} for"
         f" 32 ({made}) |",
-        f"| Launches of a step with Adam, 8 tasks | {beside} than those of 8 backward passes and"
+        f"| Launches of a step with Adam, 8 tasks | {beside} those of 8 backward passes and"
         " their mean |",
     ]
 
@@ -92,6 +104,9 @@ def _cautions(facts):
 def index(sections):
     """All methods: the groups, and one table to sort."""
     lines = [
+        "---",
+        "hide-toc: true",  # room for the table
+        "---",
         "# Methods",
         "",
         "Each method is an optax transformation. A page has the formula, what the method reads and"
