@@ -42,7 +42,7 @@ def test_few_launches_and_no_wait(programs, name):
 
 
 @pytest.mark.skipif(stored.read()["jaxlib"] != stored.JAXLIB, reason=stored.OF_ANOTHER)
-@pytest.mark.parametrize("programs", map(tasks, [8, 32]), indirect=True)
+@pytest.mark.parametrize("programs", [tasks(8), tasks(32)], indirect=True)
 def test_the_site_says_how_many(programs, request):
     number = str(request.node.callspec.params["programs"])
     assert stored.of_weights(programs) == stored.stored(number)
