@@ -257,10 +257,10 @@ def test_nash_mtl_against_torchjd():
 
 @pytest.mark.parametrize("alpha", [1.0, 2.0])
 def test_fairgrad_against_torchjd(alpha):
-    """SciPy's least squares stop where the sum of squares changes by less than 1e-8 of it."""
+    """SciPy's least squares stop where a step, or what it gains, is below 1e-8."""
     for j in EVEN:
         theirs = through_torchjd(lambda t: t.aggregation.FairGrad(alpha), j)
-        assert relative_error(update_of(j, "fairgrad", alpha), theirs) < 1e-3
+        assert relative_error(update_of(j, "fairgrad", alpha), theirs) < 1e-7
 
 
 SHARES, LEAST = np.array([0.2, 0.5, 0.3]), np.array([0.1, 0.2, 0.0])
