@@ -1,8 +1,13 @@
 """A page for each method, of its line in ``jaxmtl.methods`` and its docstring."""
 
+import html
 import inspect
+import json
+from pathlib import Path
 
 import jaxmtl
+
+STORED = json.loads((Path(__file__).parent / "launches.json").read_text(encoding="utf-8"))
 
 # The columns of ``jaxmtl.methods.describe``, and what they are called on the page of one method.
 MEANINGS = {
@@ -22,8 +27,20 @@ MEANINGS = {
 def method_page(name, others, drawn):
     """One method: what it is in a table, what it does to two gradients, its docstring."""
     facts = dict(zip(MEANINGS, jaxmtl.methods.describe(name), strict=True))
+    reference = facts.pop("reference")
     rows = [f"| {MEANINGS[key]} | {value} |" for key, value in facts.items()]
-    lines = [f"# {name}", "", "| | |", "|---|---|", *rows, ""]
+    rows += [*_launches(name), f"| {MEANINGS['reference']} | {reference} |"]
+    summary = inspect.getdoc(getattr(jaxmtl, name)).splitlines()[0]
+    lines = [
+        f"# {name}",
+        "",
+        html.escape(summary, quote=False),
+        "",
+        "| | |",
+        "|---|---|",
+        *rows,
+        "",
+    ]
     notes = _cautions(facts)
     if notes:
         lines += ["**Before you use it**", "", *[f"- {note}" for note in notes], ""]
@@ -38,6 +55,21 @@ def method_page(name, others, drawn):
             "",
         ]
     return "\n".join(lines) + describe([f"jaxmtl.{n}" for n in (name, *others)])
+
+
+def _launches(name):
+    """What a GPU is given to run, of compiled programs: ``python -m tests.targets.stored``."""
+    found = STORED["launches"][name]
+    number = abs(found["step"])
+    beside = f"{number} {'more' if found['step'] > 0 else 'fewer'} than" if number else "as many as"
+    made = f"[compiled](../guides/costs.md#on-a-gpu) with jaxlib {STORED['jaxlib']}"
+    few, many = found["8"], found["32"]
+    return [
+        f"| Launches on an H100 from Gramian or losses to weights | {few} for 8 tasks, {many} for"
+        f" 32 ({made}) |",
+        f"| Launches of a step with Adam, 8 tasks | {beside} those of 8 backward passes and"
+        " their mean |",
+    ]
 
 
 def _cautions(facts):
@@ -72,6 +104,9 @@ def _cautions(facts):
 def index(sections):
     """All methods: the groups, and one table to sort."""
     lines = [
+        "---",
+        "hide-toc: true",  # room for the table
+        "---",
         "# Methods",
         "",
         "Each method is an optax transformation. A page has the formula, what the method reads and"

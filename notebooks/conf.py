@@ -40,6 +40,7 @@ toc_object_entries = False
 html_theme = "furo"
 html_title = f"jaxmtl {release}"
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"
 html_js_files = ["sortable.js"]
 html_css_files = ["site.css"]
 html_show_copyright = False

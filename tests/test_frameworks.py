@@ -25,10 +25,15 @@ BATCH = {"x": X, **{name: y.astype(np.float32) for name, y in Y.items()}}
 RATE, KEEP, WIDTH, EPS, MOMENTUM = 0.03, 0.75, 8, 1e-5, 0.9
 
 
-def make_optimizer():
-    """SGD on the sum of the logarithms, the second twice; each head has its own gradient."""
+def make_balancer(shared=lambda path: "heads" not in path):
+    """The sum of the logarithms, the second twice; each head has its own gradient."""
     weighted = jaxmtl.prioritise(jaxmtl.real_time_loss(), {"big": 1.0, "small": 2.0})
-    return optax.chain(jaxmtl.on_shared(weighted, lambda p: "heads" not in p), optax.sgd(RATE))
+    return jaxmtl.on_shared(weighted, shared)
+
+
+def make_optimizer():
+    """SGD on the gradient that the balancer makes of the stacked ones."""
+    return optax.chain(make_balancer(), optax.sgd(RATE))
 
 
 def squared_errors(outputs, batch):
@@ -157,6 +162,29 @@ def test_nnx():
     np.testing.assert_array_equal(optimizer.step[...], 100)
 
 
+def test_nnx_by_the_cheap_route():
+    """As on the site: the balancer's state is apart, and the optimizer a plain one."""
+    model, balancer = Network(nnx.Rngs(0)), make_balancer()
+    optimizer = nnx.Optimizer(model, optax.sgd(RATE), wrt=nnx.Param)
+    state = balancer.init(nnx.state(model, nnx.Param))
+
+    @nnx.jit
+    def step(model, optimizer, state, batch):
+        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+        losses_fn = nnx_losses(graphdef, rest, batch)
+        evaluate = jaxmtl.value_and_balanced_grad(losses_fn, balancer, has_aux=True)
+        (losses, rest), grad, state = evaluate(state, params)
+        nnx.update(model, rest)
+        optimizer.update(model, grad)
+        return state, losses
+
+    for number in range(2):
+        before, features = read_nnx(model), nnx.clone(model).features(X)
+        state, losses = step(model, optimizer, state, BATCH)
+        check_step(before, read_nnx(model), losses, features)
+        assert model.dropout.rngs.count[...] == number + 1
+
+
 def test_nnx_dropout_draws_one_mask_for_all_tasks_and_another_one_each_step():
     model = Network(nnx.Rngs(0))
     model.heads["small"].kernel[...] = model.heads["big"].kernel[...]
@@ -258,6 +286,53 @@ def test_linen():
     assert state.step == 100
 
 
+class CheapState(train_state.TrainState):
+    batch_stats: dict
+    balancer_state: jaxmtl.BalancerState
+    key: jax.Array
+
+
+def test_linen_by_the_cheap_route():
+    """flax's own ``apply_gradients`` takes the balanced gradient."""
+    balancer, stacked = make_balancer(), make_linen(TrainState)
+    state = CheapState.create(
+        apply_fn=stacked.apply_fn,
+        params=stacked.params,
+        tx=optax.sgd(RATE),
+        batch_stats=stacked.batch_stats,
+        balancer_state=balancer.init(stacked.params),
+        key=stacked.key,
+    )
+
+    @jax.jit
+    def step(state, batch):
+        def losses_fn(params):
+            outputs, changed = state.apply_fn(
+                {"params": params, "batch_stats": state.batch_stats},
+                batch["x"],
+                mutable=["batch_stats"],
+                rngs={"dropout": jax.random.fold_in(state.key, state.step)},
+            )
+            return squared_errors(outputs, batch), changed["batch_stats"]
+
+        evaluate = jaxmtl.value_and_balanced_grad(losses_fn, balancer, has_aux=True)
+        (losses, stats), grad, balancer_state = evaluate(state.balancer_state, state.params)
+        changes = {"batch_stats": stats, "balancer_state": balancer_state}
+        return state.apply_gradients(grads=grad, **changes), losses
+
+    after, losses = step(state, BATCH)
+    features, _ = state.apply_fn(
+        {"params": state.params, "batch_stats": state.batch_stats},
+        X,
+        True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.fold_in(state.key, 0)},
+    )
+    statistics = check_step(read_linen(state.params), read_linen(after.params), losses, features)
+    mean = (1 - MOMENTUM) * statistics[0][0]
+    np.testing.assert_allclose(after.batch_stats["norm"]["mean"], mean, rtol=1e-4, atol=1e-6)
+
+
 def test_linens_own_train_state_serves_methods_that_read_no_losses():
     """Others say what is missing."""
     params = {"w": jnp.zeros(2)}
@@ -332,6 +407,78 @@ def test_equinox():
             after, features = read_equinox(model), before.features(X, key)
             check_step(read_equinox(before), after, losses, features, axis=1)
     check_descent(history)
+
+
+def test_equinox_by_the_cheap_route():
+    model, balancer, key = Module(jax.random.key(0)), make_balancer(), jax.random.key(1)
+
+    @eqx.filter_jit
+    def step(model, state, batch, key):
+        params, static = eqx.partition(model, eqx.is_inexact_array)
+
+        def losses_fn(params):
+            return squared_errors(eqx.combine(params, static)(batch["x"], key), batch)
+
+        losses, grad, state = jaxmtl.value_and_balanced_grad(losses_fn, balancer)(state, params)
+        updates = jax.tree.map(lambda leaf: -RATE * leaf, grad)
+        return eqx.apply_updates(model, updates), losses
+
+    state = balancer.init(eqx.filter(model, eqx.is_inexact_array))
+    after, losses = step(model, state, BATCH, key)
+    features = model.features(X, key)
+    check_step(read_equinox(model), read_equinox(after), losses, features, axis=1)
+
+
+# Keras: the model as a function of lists of arrays.
+
+
+def read_keras(model, values):
+    values = {v.path: value for v, value in zip(model.trainable_variables, values, strict=True)}
+    named = {"w": "linear/kernel", "b": "linear/bias", "scale": "norm/gamma", "bias": "norm/beta"}
+    heads = {name: values[f"heads_{name}/kernel"][:, 0] for name in ("big", "small")}
+    return as_double({key: values[path] for key, path in named.items()} | heads)
+
+
+def test_keras(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    layers = keras.layers
+    inputs = keras.Input((3,))
+    h = layers.Dense(WIDTH, name="linear")(inputs)
+    h = layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPS, name="norm")(h)
+    h = layers.Dropout(1 - KEEP)(h)
+    heads = {n: layers.Dense(1, use_bias=False, name=f"heads_{n}")(h) for n in ("big", "small")}
+    model = keras.Model(inputs, heads | {"features": h})
+    shared = ["heads" not in variable.path for variable in model.trainable_variables]
+    balancer, optimizer = make_balancer(shared), keras.optimizers.SGD(RATE)
+    optimizer.build(model.trainable_variables)
+
+    def losses_fn(trainable, rest, batch):
+        outputs, rest = model.stateless_call(trainable, rest, batch["x"], training=True)
+        features = outputs.pop("features")
+        losses = squared_errors({name: out[:, 0] for name, out in outputs.items()}, batch)
+        return losses, (rest, features)
+
+    @jax.jit
+    def step(trainable, rest, state, opt_state, batch):
+        evaluate = jaxmtl.value_and_balanced_grad(losses_fn, balancer, has_aux=True)
+        (losses, (rest, features)), grad, state = evaluate(state, trainable, rest, batch)
+        trainable, opt_state = optimizer.stateless_apply(opt_state, grad, trainable)
+        return trainable, rest, state, opt_state, losses, features
+
+    trainable = [variable.value for variable in model.trainable_variables]
+    rest = [variable.value for variable in model.non_trainable_variables]
+    opt_state = [variable.value for variable in optimizer.variables]
+    state, masks = balancer.init(trainable), []
+    for _ in range(2):
+        before = read_keras(model, trainable)
+        with jax.numpy_rank_promotion("allow"):  # Keras's layers add their biases so
+            trainable, rest, state, opt_state, losses, features = step(
+                trainable, rest, state, opt_state, BATCH
+            )
+        check_step(before, read_keras(model, trainable), losses, features)
+        masks.append(np.asarray(features) != 0)
+    assert np.any(masks[0] != masks[1])
 
 
 # Plain trees of parameters.

@@ -255,6 +255,55 @@ def test_nash_mtl_against_torchjd():
     assert max(errors) < 1e-5
 
 
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_fairgrad_against_torchjd(alpha):
+    """SciPy's least squares stop where a step, or what it gains, is below 1e-8."""
+    for j in EVEN:
+        theirs = through_torchjd(lambda t: t.aggregation.FairGrad(alpha), j)
+        assert relative_error(update_of(j, "fairgrad", alpha), theirs) < 1e-7
+
+
+SHARES, LEAST = np.array([0.2, 0.5, 0.3]), np.array([0.1, 0.2, 0.0])
+SCALARIZERS = {
+    "gls": ((), {}, lambda s, p, z: s.GeometricMean()),
+    "cosmos": ((SHARES,), {"beta": 2.0}, lambda s, p, z: s.COSMOS(2.0, p)),
+    "pbi": ((SHARES,), {"theta": 5.0, "ideal": LEAST}, lambda s, p, z: s.PBI(5.0, p, z)),
+    "stch": ((SHARES,), {"mu": 0.5, "ideal": LEAST}, lambda s, p, z: s.STCH(0.5, p, z)),
+}
+STARTS = {"uncertainty": lambda s: s.UW(3), "imtl_l": lambda s: s.IMTLL(3)}
+
+
+def slopes_of(make, losses):
+    """The derivatives of TorchJD's scalarisation in the losses."""
+    pytest.importorskip("torchjd.scalarization")
+    import torch
+    import torchjd.scalarization
+
+    values = torch.tensor(losses, requires_grad=True)
+    scalarizer = make(torchjd.scalarization, torch.tensor(SHARES), torch.tensor(LEAST))
+    return torch.autograd.grad(scalarizer.double()(values), values)[0].numpy()
+
+
+@pytest.mark.parametrize("name", SCALARIZERS)
+def test_scalarisations_against_torchjd(name):
+    arguments, options, make = SCALARIZERS[name]
+    for losses in np.random.default_rng(0).uniform(0.5, 3.0, size=(5, 3)):
+        with jax.enable_x64(True):
+            balancer = getattr(jaxmtl, name)(*arguments, num_tasks=3, **options)
+            weights, _ = balancer.update(jnp.eye(3), balancer.init(jnp.zeros(3)), losses=losses)
+        assert relative_error(np.asarray(weights), slopes_of(make, losses)) < 1e-9
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_learned_weights_start_as_those_of_torchjd(name):
+    losses = np.array([0.5, 1.0, 3.0])
+    theirs = slopes_of(lambda s, p, z: STARTS[name](s), losses)
+    with jax.enable_x64(True):
+        balancer = getattr(jaxmtl, name)(3)
+        weights, _ = balancer.update(jnp.eye(3), balancer.init(jnp.zeros(3)), losses=losses)
+    assert relative_error(np.asarray(weights), theirs) < 1e-9
+
+
 @pytest.mark.parametrize("num_selected", [1, 5])
 def test_krum_against_torchjd(num_selected):
     """TorchJD adds distances, the paper their squares; here both say the same."""

@@ -3,6 +3,7 @@
 import pytest
 
 from jaxmtl.methods import METHODS
+from tests.targets import stored
 from tests.targets.machines import missing, run
 
 pytestmark = [
@@ -28,6 +29,11 @@ def test_t_backward_passes_are_more_than_a_plain_step(programs):
 def test_a_step_costs_few_launches_more(programs, name):
     more = programs[name]["launches"] - programs["T backward"]["launches"]
     assert more <= MOST
+
+
+@pytest.mark.skipif(stored.read()["jaxlib"] != stored.JAXLIB, reason=stored.OF_ANOTHER)
+def test_the_site_says_how_many(programs):
+    assert stored.of_steps(programs) == stored.stored("step")
 
 
 @pytest.mark.parametrize("name", METHODS)

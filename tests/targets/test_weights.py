@@ -3,6 +3,7 @@
 import pytest
 
 from jaxmtl.methods import METHODS
+from tests.targets import stored
 from tests.targets.machines import missing, run
 
 pytestmark = [
@@ -38,6 +39,13 @@ def test_few_launches_and_no_wait(programs, name):
     assert program["waits"] == 0
     assert program["library_in_loops"] == {}
     assert program["kernels"] == IN_KERNELS.get(name, 0)
+
+
+@pytest.mark.skipif(stored.read()["jaxlib"] != stored.JAXLIB, reason=stored.OF_ANOTHER)
+@pytest.mark.parametrize("programs", [tasks(8), tasks(32)], indirect=True)
+def test_the_site_says_how_many(programs, request):
+    number = str(request.node.callspec.params["programs"])
+    assert stored.of_weights(programs) == stored.stored(number)
 
 
 def test_on_sixteen_gpus_each_solves_alone():
