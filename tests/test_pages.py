@@ -1,0 +1,86 @@
+"""What the code on the pages of the site computes; tests/test_site.py runs the rest of it."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.references import as_vector, relative_error
+
+SOURCES = Path(__file__).parent.parent / "notebooks"
+
+
+def python_blocks(page):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+COSTS = python_blocks(SOURCES / "guides" / "costs.md")
+
+
+def after(mark):
+    """The names after the block of the page on costs that has this mark."""
+    names = {}
+    (block,) = [block for block in COSTS if mark in block]
+    for code in dict.fromkeys([COSTS[0], block]):
+        exec(code, names)
+    return names
+
+
+def grad_of(names, task):
+    return jax.grad(lambda p: names["losses_fn"](p, names["batch"])[task])(names["params"])
+
+
+def test_the_lean_route_of_the_page_is_a_weighted_sum_of_the_gradients():
+    names = after('memory="lean"')
+    weights = np.asarray(names["state"].task_weights)
+    assert np.all(weights > 0)
+    expected = weights @ [as_vector(grad_of(names, task)) for task in ("depth", "labels")]
+    assert relative_error(as_vector(names["grad"]), expected) < 1e-5
+
+
+def test_batches_in_pieces_have_the_gradients_of_the_whole():
+    names = after("optax.microbatch(")
+    for i, task in enumerate(("depth", "labels")):
+        grad = as_vector(jax.tree.map(lambda leaf, i=i: leaf[i], names["grads"]))
+        assert relative_error(grad, as_vector(grad_of(names, task))) < 1e-5
+
+
+def test_one_loss_an_example_pays_for_no_other():
+    names = after("jaxmtl.per_example(")
+    x, y = (np.asarray(names[name], np.float64) for name in "xy")
+    rows = -2 * y[:, None] * x  # at w = 0
+    assert np.any(rows @ rows.T < 0)
+    assert np.all(rows @ np.asarray(names["grad"]) > -1e-5)
+
+
+@pytest.mark.slow
+def test_the_comparison_of_one_s_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in python_blocks(SOURCES / "compare.md"):
+        exec(code, names)
+    printed = capsys.readouterr().out
+    assert "upgrad, every 10" in printed
+    assert str(names["again"]) in printed
+    assert json.loads((tmp_path / "results" / "comparison.json").read_text("utf-8"))
+
+
+FRAMEWORKS = [
+    code
+    for page in SOURCES.glob("guides/frameworks.md")
+    for code in python_blocks(page)
+    if "print(losses" in code
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", FRAMEWORKS)
+def test_the_blocks_for_the_frameworks_train(code):
+    pytest.importorskip("keras") if "import keras" in code else None
+    names = {}
+    exec(code, names)
+    assert names["losses"]["depth"] < 50  # the mean of (10 x)^2 is 100
+    assert names["losses"]["labels"] < 0.6  # log 2 is 0.69
