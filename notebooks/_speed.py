@@ -36,14 +36,12 @@ def draw_speed(page, path):
         names = ["weights from a Gramian", "stacked gradients", "step: MLP of width 64"]
         names += ["step: MLP of width 512", "step: convolutions", "step: transformer"]
         _frame(upper, names, "times as fast as TorchJD")
-        for i, (_, mean, least) in enumerate(peers):
+        for i, (_, (_, mean, least)) in enumerate(zip(names, peers, strict=True)):
             ends = numbers(least)[0], numbers(mean)[0]
             upper.plot(ends, (i, i), color=COLOURS[0], linewidth=2.5)
             upper.plot(ends[1], i, "o", color=COLOURS[0], markersize=8)
-            upper.annotate(
-                f"{ends[1]:g}", (ends[1], i), (8, 0), textcoords="offset points", va="center",
-                color=GREY,
-            )  # fmt: skip
+            text = {"textcoords": "offset points", "va": "center", "color": GREY}
+            upper.annotate(f"{ends[1]:g}", (ends[1], i), (8, 0), **text)
         upper.set(xlim=(0.6, 30), xticks=[1, 2, 5, 10, 20])
         _frame(lower, [_short(row[0]) for row in plain], "time of a step, in plain steps")
         for i, row in enumerate(plain):

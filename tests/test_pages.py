@@ -1,5 +1,6 @@
 """What the code on the pages of the site computes; tests/test_site.py runs the rest of it."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -84,3 +85,37 @@ def test_the_blocks_for_the_frameworks_train(code):
     exec(code, names)
     assert names["losses"]["depth"] < 50  # the mean of (10 x)^2 is 100
     assert names["losses"]["labels"] < 0.6  # log 2 is 0.69
+
+
+def module_of_the_site(name):
+    spec = importlib.util.spec_from_file_location(f"site_{name}", SOURCES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_picture_of_how_fast_it_is_shows_the_tables_of_the_page(tmp_path):
+    speed = module_of_the_site("_speed")
+    peers, plain = speed.tables(SOURCES / "speed.md")[:2]
+    assert [speed.numbers(row[1]) for row in peers] == [[17], [4], [6.5], [1.3], [0.9], [1.5]]
+    assert plain[0][0] == "`gls`, reads the losses only"
+    assert [speed.numbers(cell) for cell in plain[-1][1:]] == [[3.4, 2.6], [10, 7.7]]
+    speed.draw_speed(SOURCES / "speed.md", tmp_path / "speed.svg")
+    assert (tmp_path / "speed.svg").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_readme_shows_what_is_said_below_it():
+    """Equal weights: one end in a valley, the others at one point of the front."""
+    toy = module_of_the_site("_toy")
+    for name, balancer in toy.METHODS.items():
+        ends = toy.paths(balancer)[:, -1]
+        front = toy.pareto_set(2001)
+        away = np.linalg.norm(ends[:, None] - front, axis=-1).min(axis=1)
+        if name == "equal weights":
+            assert np.sum(away > 10) == 1
+            assert np.ptp(ends[away < 0.1], axis=0).max() < 0.01
+            assert np.sum(away < 0.1) == 4
+        else:
+            assert np.all(away < 0.1), name
+            assert np.ptp(ends[:, 0]) > 5
