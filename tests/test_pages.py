@@ -69,24 +69,6 @@ def test_the_comparison_of_one_s_own(tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "results" / "comparison.json").read_text("utf-8"))
 
 
-FRAMEWORKS = [
-    code
-    for page in SOURCES.glob("guides/frameworks.md")
-    for code in python_blocks(page)
-    if "print(losses" in code
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("code", FRAMEWORKS)
-def test_the_blocks_for_the_frameworks_train(code):
-    pytest.importorskip("keras") if "import keras" in code else None
-    names = {}
-    exec(code, names)
-    assert names["losses"]["depth"] < 50  # the mean of (10 x)^2 is 100
-    assert names["losses"]["labels"] < 0.6  # log 2 is 0.69
-
-
 def module_of_the_site(name):
     spec = importlib.util.spec_from_file_location(f"site_{name}", SOURCES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
