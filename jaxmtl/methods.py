@@ -1,6 +1,6 @@
 """Every method of the package and what it claims, in one table.
 
-The command line and the site list it, and the tests hold each method to its line.
+The command line and the site print the table, and the tests check each method against its line.
 """
 
 import difflib
