@@ -1,6 +1,6 @@
 """Every method of the package and what it claims, in one table.
 
-The command line lists it, the README prints it, and the tests hold each method to its line.
+The command line and the site print the table, and the tests check each method against its line.
 """
 
 import difflib
@@ -559,7 +559,7 @@ METHODS: dict[str, Method] = {
 
 
 def describe(name: str) -> tuple[str, ...]:
-    """A method's line as the README prints it.
+    """A method's line in the table of the site.
 
     Returns:
       The weights, what it reads, the backward passes of a step, degree, the length of the update on

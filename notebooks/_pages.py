@@ -7,6 +7,7 @@ from pathlib import Path
 
 from _methods import describe, index, method_page
 from _pictures import draw_dual_cone, draw_method, draw_min_norm
+from _speed import draw_speed
 from sphinx.util import logging
 
 import jaxmtl
@@ -41,6 +42,7 @@ def write_pages(app):
         (folder / name).mkdir(exist_ok=True)
     draw_dual_cone(folder / "theory" / "dual_cone.svg")
     draw_min_norm(folder / "theory" / "min_norm.svg")
+    draw_speed(folder / "speed.md", folder / "pictures" / "speed.svg")
     pages = {folder / path: text for path, text in (_methods(folder) | _reference()).items()}
     for path, text in pages.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:

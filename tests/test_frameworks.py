@@ -16,7 +16,7 @@ from flax.training import train_state
 
 import jaxmtl
 
-pytestmark = pytest.mark.slow  # the README's blocks train in the first stage
+pytestmark = pytest.mark.slow
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 3)).astype(np.float32)

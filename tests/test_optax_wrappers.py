@@ -235,7 +235,7 @@ def test_batches_cut_along_their_task_axis_are_refused_where_it_can_be_seen():
 
 
 def test_where_the_losses_index_their_tasks_nothing_shows_that_they_were_cut():
-    """Why the README says in_axes=1: JAX takes the last task for an index beyond the end."""
+    """Why the page on costs says in_axes=1: JAX takes the last task for an index beyond the end."""
     _, grads = jax.jit(in_pieces(named_losses))(PARAMS, X_TASKS)
     assert flat(grads).shape == (4, 9)
     assert relative_error(flat(grads), J_TASKS) > 0.1
@@ -468,7 +468,7 @@ def test_leaves_frozen_behind_the_balancer_still_count_in_the_gramian():
     ]:
         expected = trained @ (weights @ trained)
         np.testing.assert_allclose(slopes(balancer), expected, rtol=1e-4, atol=1e-5)
-    # The README's figures.
+    # The figures of the page on known issues.
     np.testing.assert_allclose(slopes(jaxmtl.mgda()).min(), -1.29, atol=0.005)
     np.testing.assert_allclose(slopes(balancer).min(), 0.20, atol=0.005)
 

@@ -1,130 +1,98 @@
-"""The README's examples run as they stand."""
+"""The README: short, its examples run as pasted, its links lead somewhere."""
 
-import functools
+import inspect
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 import pytest
-from flax import linen, nnx
 
 import jaxmtl
-from tests.references import as_vector, relative_error
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHOOSING = (ROOT / "notebooks" / "choosing.md").read_text(encoding="utf-8")
+FIRST, COMPARISON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)]+)\)")
 
 
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def pasted(code, folder):
+    """What a file with this code prints, in a process of its own."""
+    (folder / "example.py").write_text(code, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "example.py"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
-def test_the_first_example_runs_as_pasted_and_trains(capsys):
+def lines_of(code):
+    return [line for line in code.splitlines() if line.strip()]
+
+
+def test_the_front_page_is_short():
+    assert len(README.splitlines()) <= 130
+    assert 10 <= len(lines_of(FIRST)) <= 15
+    assert len(lines_of(COMPARISON)) <= 5
+
+
+def test_the_first_example_runs_as_pasted_and_trains(tmp_path):
     names = {}
-    exec(BLOCKS[0], names)
-    assert "depth" in capsys.readouterr().out
-    start = {"trunk": {"w": names["w"]}, "depth": jnp.ones(8), "labels": jnp.ones(8)}
-    for name, loss in names["losses_fn"](start, names["batch"]).items():
-        assert names["losses"][name] < loss, name
-    assert np.all(optax.tree.get(names["opt_state"], "task_weights") > 0)
-    (lean,) = [block for block in BLOCKS if 'memory="lean"' in block]
-    exec(lean, names)
-    assert jax.tree.structure(names["grad"]) == jax.tree.structure(names["params"])
-    assert np.all(names["state"].task_weights > 0)
-    (in_pieces,) = [block for block in BLOCKS if "optax.microbatch(" in block]
-    exec(in_pieces, names)
-    for i, task in enumerate(("depth", "labels")):
-        whole = jax.grad(lambda p, task=task: names["losses_fn"](p, names["batch"])[task])
-        expected = as_vector(whole(names["params"]))
-        grad = as_vector(jax.tree.map(lambda leaf, i=i: leaf[i], names["grads"]))
-        assert relative_error(grad, expected) < 1e-5
-
-
-def test_one_loss_an_example_pays_for_no_other():
-    (block,) = [block for block in BLOCKS if "jaxmtl.per_example(" in block]
-    rng = np.random.default_rng(0)
-    x, y = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((4, 6), (4,)))
-    names = {"jax": jax, "jaxmtl": jaxmtl, "params": jnp.zeros(6), "x": x, "y": y}
-    exec(block, names)
-    rows = -2 * np.asarray(y, np.float64)[:, None] * np.asarray(x)
-    assert np.any(rows @ rows.T < 0)
-    assert np.all(rows @ np.asarray(names["grad"]) > -1e-5)
+    exec(FIRST.partition("for _ in")[0], names)
+    first = names["losses_fn"](names["params"], names["x"])
+    last = re.findall(r"'(\w+)': Array\(([^,]+),", pasted(FIRST, tmp_path))
+    assert [name for name, _ in last] == ["depth", "size"]
+    for name, loss in last:
+        assert float(loss) < 0.5 * first[name], name
 
 
 @pytest.mark.slow
-def test_the_comparison_of_one_s_own(tmp_path, monkeypatch, capsys):
-    (block,) = [block for block in BLOCKS if "jaxmtl.compare(" in block]
-    names = {}
-    exec(BLOCKS[0].partition("balancer =")[0], names)
-    monkeypatch.chdir(tmp_path)
-    short = functools.partial(jaxmtl.compare, steps=20, seeds=3, progress=False)
-    monkeypatch.setattr(jaxmtl, "compare", short)
-    exec(block, names | {"init": lambda key: names["params"], "arrays": names["batch"]})
-    assert "upgrad, every 10" in capsys.readouterr().out
-    assert (tmp_path / "results" / "comparison.json").exists()
-
-
-X = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
-
-
-class Linen(linen.Module):
-    @linen.compact
-    def __call__(self, x):
-        return linen.Dense(2, name="head")(x)
-
-
-def losses_of(model, batch):
-    outputs = jax.vmap(model)(batch) if isinstance(model, eqx.Module) else model(batch)
-    return {"big": jnp.mean((outputs[:, 0] - 9) ** 2), "small": jnp.mean(outputs[:, 1] ** 2)}
-
-
-def stand_ins(framework):
-    """What a block takes from its surroundings, and one call of its step on them."""
-    balancer = jaxmtl.uncertainty(2)
-    names = {"jax": jax, "optax": optax, "jaxmtl": jaxmtl, "balancer": balancer}
-    optimizer = optax.chain(balancer, optax.adam(0.1))
-    if framework == "nnx":
-        names |= {"losses_of": losses_of, "model": nnx.Linear(3, 2, rngs=nnx.Rngs(0))}
-        return names, lambda n: n["step"](n["model"], n["optimizer"], X)
-    if framework == "equinox":
-        model = eqx.nn.Linear(3, 2, key=jax.random.key(0))
-        state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
-        names |= {"losses_of": losses_of, "optimizer": optimizer, "carry": (model, state)}
-
-        def call(n):
-            *n["carry"], losses = n["step"](*n["carry"], X)
-            return losses
-
-        return names, call
-    model = Linen()
-    params = model.init(jax.random.key(0), X)["params"]
-    names["losses_fn"] = lambda p, x: losses_of(lambda x: model.apply({"params": p}, x), x)
-
-    def call(n):
-        create = n["TrainState"].create
-        n.setdefault("carry", create(apply_fn=model.apply, params=params, tx=optimizer))
-        n["carry"], losses = n["step"](n["carry"], X)
-        return losses
-
-    return names, call
-
-
-@pytest.mark.parametrize(
-    ("framework", "mark"),
-    [("nnx", "nnx.Optimizer"), ("linen", "train_state"), ("equinox", "import equinox")],
-)
-def test_the_blocks_for_the_frameworks_train(framework, mark):
-    (code,) = [block for block in BLOCKS if mark in block]
-    names, call = stand_ins(framework)
-    exec(code, names)
-    history = [call(names) for _ in range(40)]
-    for name in ("big", "small"):
-        assert history[-1][name] < history[0][name], name
+def test_the_comparison_runs_as_pasted_below_it(tmp_path):
+    printed = pasted(FIRST + COMPARISON, tmp_path)
+    for row in ("single-task", "equal", "real_time_loss", "normalize", "upgrad", "Start with"):
+        assert f"\n{row} " in printed, printed
 
 
 def test_links_and_pictures_are_there():
-    for target in re.findall(r"\]\(([^)]+)\)", README):
+    targets = [target for _, _, target in LINK.findall(README)]
+    assert len(targets) > 40
+    for target in targets:
         if not target.startswith("http"):
-            assert (Path(__file__).parent.parent / target).exists(), target
+            assert (ROOT / target).exists(), target
+
+
+def table(text):
+    """The rows of "If ... then try", links as their words."""
+    (rows,) = re.findall(r"\| If \.\.\. \| then try \|\n\|---\|---\|\n((?:\|.*\n)+)", text)
+    return LINK.sub(r"\2", rows).splitlines()
+
+
+def test_the_table_is_that_of_the_page_on_choosing():
+    assert table(README) == table(CHOOSING)
+
+
+def test_a_name_leads_to_its_source():
+    links = re.findall(r"\[`(?:jaxmtl\.)?(\w+)[^`]*`\]\(([^)]+)\)", README)
+    assert len(links) > 25
+    for name, target in links:
+        value = getattr(jaxmtl, name)
+        source = inspect.getsourcefile(inspect.unwrap(value) if callable(value) else value)
+        assert Path(source) == ROOT / target, name
+
+
+def test_every_public_name_in_the_table_is_a_link():
+    names = {name for row in table(README) for name in re.findall(r"`(\w+)", row)}
+    linked = set(re.findall(r"\[`(\w+)", README))
+    assert names & set(jaxmtl.__all__) <= linked
+
+
+def test_the_two_commands_are_there():
+    assert 'pip install -e ".[demo]" && python -m jaxmtl' in README
+    assert 'pip install -e ".[test]" && pytest' in README

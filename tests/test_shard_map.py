@@ -72,6 +72,6 @@ def test_what_reads_the_losses_only_is_not_refused(results, kind):
 
 
 @pytest.mark.skipif(not manual.MAPS_SUMS, reason="this jax maps no sum over devices")
-def test_the_recipe_of_the_readme_takes_the_step_of_one_device(results):
-    found, wanted = results["readme"]
+def test_the_recipe_of_the_page_takes_the_step_of_one_device(results):
+    found, wanted = results["page"]
     assert references.relative_error(np.array(found), np.array(wanted)) < 1e-5

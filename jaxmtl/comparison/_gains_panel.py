@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from jaxmtl.comparison._page import COLORS, LONGEST, fold, legend
 from jaxmtl.comparison._statistics import FEWEST_SEEDS, Interval, differs
 
-BASE: dict[str, Any] = {"marker": "D", "color": "black", "linestyle": "none", "markersize": 5}
-WHISKER: dict[str, Any] = {"color": "0.45", "linewidth": 1.2}
+BASE: dict[str, Any] = {"marker": "D", "color": "black", "linestyle": "none", "markersize": 8}
+WHISKER: dict[str, Any] = {"color": "0.45", "linewidth": 2.5}
 
 
 class Row(NamedTuple):
@@ -88,7 +88,7 @@ def _marker(row: Row, base: str | None) -> dict[str, Any]:
 
 def _dot(filled: bool) -> dict[str, Any]:
     color = {"color": COLORS[0], "markerfacecolor": COLORS[0] if filled else "white"}
-    return {"marker": "o", "linestyle": "none", "markersize": 5.5, **color}
+    return {"marker": "o", "linestyle": "none", "markersize": 8.5, "markeredgewidth": 2, **color}
 
 
 def _at_edge(row: Row) -> str:

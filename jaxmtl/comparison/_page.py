@@ -11,10 +11,10 @@ from matplotlib.lines import Line2D
 from jaxmtl.plotting import plot_heat_map
 
 PAGE = 7.2  # inches
-TABLE = 5.4  # inches, beside the longest names
-TEXT = 8  # points; a point is 1.35 of the 700 pixels that a page is shown at
-SMALLEST = 6
-LETTER = 0.062  # inches, of a letter of that size and the space around
+TABLE = 5.1  # inches, beside the longest names
+TEXT = 10  # points; a point is 1.35 of the 700 pixels that a page is shown at
+SMALLEST = 7
+LETTER = 0.0775  # inches, of a letter of that size and the space around
 LONGEST = 24  # letters of a name in one line
 MOST_NUMBERS = 16  # tasks whose numbers fit into the cells of a page's width
 # Okabe and Ito's, which the colour-blind tell apart.
@@ -52,7 +52,7 @@ def draw_table(
         if len(tasks) > MOST_NUMBERS:
             text.remove()
         else:
-            text.set(text=_number(value, sign), fontsize=TEXT - 0.5)
+            text.set(text=_number(value, sign), fontsize=min(TEXT - 0.5, 30 * width / len(tasks)))
             if not np.isfinite(value):
                 text.set_color("black")
     if len(tasks) > MOST_NUMBERS:
@@ -92,7 +92,7 @@ def legend(figure: Any, handles: Sequence[Line2D], names: Sequence[str], side: s
 def height_of_legend(names: Sequence[str]) -> float:
     """Inches of a legend below the panels."""
     rows = -(-len(names) // _legend_columns(names))
-    return 0.17 * rows * max(fold(name).count("\n") + 1 for name in names)
+    return 0.21 * rows * max(fold(name).count("\n") + 1 for name in names)
 
 
 def _legend_columns(names: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ from jaxmtl.comparison._task_panels import (
 from jaxmtl.comparison._verdict import FIXED
 
 MOST_WIDTH = 3.5  # inches, of the changes of all tasks
-MOST_SHARES = 4  # methods whose task weights fit beside each other
+MOST_SHARES = 2  # methods whose task weights fit beside each other
 SIZES: Any = {
     "font.size": TEXT,
     "axes.titlesize": TEXT + 0.5,
@@ -67,8 +67,8 @@ def _summary(report: Comparison) -> Figure:
     lying = max(width_of_names(tasks), 0.7 * len(tasks))
     width = float(np.clip(lying if lying <= MOST_WIDTH else 0.55 * len(tasks), 1.6, MOST_WIDTH))
     lines = max(fold(row.name).count("\n") + 1 for row in rows)
-    row = max(np.clip(3.0 / len(rows), 0.18, 0.32), 0.15 * lines)
-    fixed = 0.9 + height_of_names(tasks, width)
+    row = max(np.clip(3.6 / len(rows), 0.22, 0.4), 0.19 * lines)
+    fixed = 1.1 + height_of_names(tasks, width)
     heights = (fixed + row * len(rows), height_of_shares(report, named))
     figure = Figure(figsize=(PAGE, sum(heights) + 0.3), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=heights)

@@ -23,6 +23,8 @@ from jaxmtl.comparison._page import (
 from jaxmtl.comparison._report import Comparison
 from jaxmtl.plotting import plot_curves
 
+COLUMNS = 3  # panels beside each other
+
 
 def draw_changes(axis: Axes, rows: Sequence[Row], tasks: Sequence[str], width: float) -> None:
     """Draw the change of each task's metric, in the order of the rows."""
@@ -38,9 +40,9 @@ def height_of_shares(report: Comparison, names: Sequence[str]) -> float:
     """Inches that ``draw_shares`` needs."""
     tasks = report.setting.tasks
     if len(tasks) > MOST_COLUMNS:
-        return 0.4 + 0.28 * len(names) + height_of_names(tasks, TABLE)
+        return 0.5 + 0.34 * len(names) + height_of_names(tasks, TABLE)
     lines = max(fold(name).count("\n") + 1 for name in names)
-    return 0.2 + (1.4 + 0.15 * lines) * -(-len(names) // 4) + height_of_legend(tasks)
+    return 0.25 + (1.7 + 0.19 * lines) * -(-len(names) // COLUMNS) + height_of_legend(tasks)
 
 
 def draw_shares(figure: Any, report: Comparison, names: Sequence[str]) -> None:
@@ -61,7 +63,7 @@ def draw_shares(figure: Any, report: Comparison, names: Sequence[str]) -> None:
         axis.set_title("share of the task weights, mean over steps and seeds (%)")
         return
     window = max(1, report.setting.steps // 20)
-    axes = grid(figure, len(names), min(4, len(names)))
+    axes = grid(figure, len(names), min(COLUMNS, len(names)))
     for axis, (name, share) in zip(axes, shares.items(), strict=True):
         axis.set_prop_cycle(color=COLORS)
         plot_curves({str(i): share[:, i] for i in range(len(tasks))}, axis, window=window)

@@ -158,7 +158,7 @@ def test_task_weights_of_the_best_methods():
     comparison = made(gains=gains)
     lower = comparison.plot().subfigs[1]
     best = [axis.get_title() for axis in lower.axes]
-    assert best == ["upgrad, every 10 steps", "stch", "rlw", "famo"]
+    assert best == ["upgrad, every 10 steps", "stch"]
     curve = lower.axes[1].lines[2].get_ydata()
     shares = 100 * comparison.outcomes["stch"].shares[:, 2]
     np.testing.assert_allclose(curve, (shares[1:] + shares[:-1]) / 2)

@@ -1,6 +1,5 @@
 """Steps inside ``shard_map`` on eight devices, as JSON: ``python -m tests.devices.manual``."""
 
-import contextlib
 import json
 import re
 import warnings
@@ -88,18 +87,15 @@ def balanced(kind, check_vma, name="mgda", **options):
     return inside(lambda w, x: route(balancer.init(w), w, x)[:2], check_vma)
 
 
-def readme_step():
-    """Parameters after a step of the README's first example, and after its step in shard_map."""
-    readme = Path(__file__).parent.parent.parent / "README.md"
-    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
-    names = {"mesh": jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))}
-    with contextlib.redirect_stdout(None):
-        exec(blocks[0], names)
-    args = names["params"], names["opt_state"], names["batch"]
-    alone = names["step"](*args)[0]
-    (in_shard_map,) = [block for block in blocks if "jax.shard_map" in block]
-    exec(in_shard_map, names)
-    moved = [names["step"](*args)[0], alone]
+def steps_of_the_page():
+    """How parameters move in the steps of the page on devices: inside shard_map, and under jit."""
+    page = Path(__file__).parents[2] / "notebooks" / "guides" / "many_devices.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["mesh"].size == 8
+    moved = [names["new_params"], names["same_params"]]
     moved = [jax.tree.map(jnp.subtract, params, names["params"]) for params in moved]
     return [np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(m)]).tolist() for m in moved]
 
@@ -107,7 +103,7 @@ def readme_step():
 def main():
     jaxmtl.use_safe_cpu_compiler()
     warnings.simplefilter("error")
-    results = {"readme": readme_step()} if MAPS_SUMS else {}
+    results = {"page": steps_of_the_page()} if MAPS_SUMS else {}
     for kind in OF_LOSSES:
         results[kind] = {
             "checked": task_grads(kind, True),

@@ -111,7 +111,7 @@ def _summarise(rows: list[Ratio]) -> None:
 
 
 def _draw(rows: list[Ratio], path: Path) -> None:
-    """A row for each section, a mark for each case: what is right of 1 is faster than the other."""
+    """A panel for each section, on an axis of its own; a mark for each case."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -119,20 +119,23 @@ def _draw(rows: list[Ratio], path: Path) -> None:
     for row in rows:
         groups[row.what].append(row)
     figure, axes = plt.subplots(
-        len(groups), figsize=(9, 1.1 * len(groups) + 0.6), sharex=True, layout="constrained"
+        len(groups), figsize=(7, 1.3 * len(groups) + 0.5), layout="constrained", squeeze=False
     )
-    for axis, (what, members) in zip(np.atleast_1d(axes), groups.items(), strict=True):
+    for axis, (what, members) in zip(axes.flat, groups.items(), strict=True):
         ratios = np.array([row.ratio for row in members])
-        height = np.linspace(-1, 1, len(ratios))
-        axis.plot(ratios, height, "o", color="#0072B2", markersize=4, alpha=0.6)
-        axis.axvline(np.exp(np.mean(np.log(ratios))), color="#D55E00", linewidth=2)
-        axis.axvline(1, color="black", linewidth=0.8)
-        axis.set(xscale="log", ylim=(-1.4, 1.4), yticks=[])
-        axis.set_ylabel(f"{what}\n({len(members)} cases)", rotation=0, ha="right", va="center")
-    np.atleast_1d(axes)[-1].set_xlabel(
-        "time of the other / time of jaxmtl (right of 1: jaxmtl is faster); red: geometric mean"
-    )
-    figure.savefig(path, dpi=110)
+        mean = np.exp(np.mean(np.log(ratios)))
+        axis.plot(ratios, np.linspace(-1, 1, len(ratios)), "o", color="#0072B2", alpha=0.6)
+        axis.axvline(mean, color="#D55E00", linewidth=2.5)
+        axis.axvline(1, color="black")
+        axis.set_title(f"{what}: {len(members)} cases, mean {mean:.2g}", loc="left")
+        low, high = min(ratios.min(), 1) / 1.3, max(ratios.max(), 1) * 1.3
+        axis.set(xscale="log", xlim=(low, high), ylim=(-1.4, 1.4), yticks=[])
+        ticks = [a * 10.0**b for b in range(-3, 5) for a in (1, 2, 5)]
+        ticks = [tick for tick in ticks if low < tick < high]
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+    axes[-1, 0].set_xlabel("time of the other / time of jaxmtl; red: geometric mean")
+    figure.savefig(path, dpi=160)
     plt.close(figure)
 
 

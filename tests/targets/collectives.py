@@ -2,7 +2,7 @@
 
 ``python -m tests.targets.collectives v5e fsdp`` prints one line of JSON: the programs of a plain
 step and of ``value_and_balanced_grad`` by its routes; activations and parameters are pinned, as the
-README advises.
+page on many devices advises.
 """
 
 import json
