@@ -29,6 +29,17 @@ def pytest_configure(config):
         os.environ[name.upper()] = str(value)  # for the processes that tests start
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What a file compiles and keeps is needed by one worker, not by each that has a test of it.
+
+    What takes long goes to whichever worker is free.
+    """
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in ("slow", "xdist_group")):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture
 def quick_compiler():
     """For laws that are about algebra, not about the compiler: half of the time is LLVM's."""

@@ -15,6 +15,8 @@ from jaxmtl.backward._cpu_layouts import laid_out, largest_result
 from jaxmtl.backward._linearise import CACHE
 from tests.references import as_vector, relative_error
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 def operations(function, *args):
     """All operations of a function's program for CPU, those inside of others too."""
@@ -75,8 +77,20 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
+# Each layout and each option soon, the other pairs of them later.
+PAIRS = [
+    pytest.param(
+        layout,
+        option,
+        id=f"{layout}-{option}",
+        marks=[] if not option or layout == "mixed" else [pytest.mark.slow],
+    )
+    for layout in LAYOUTS
+    for option in OPTIONS
+]
+
+
+@pytest.mark.parametrize(("layout", "options"), PAIRS)
 def test_convolutions_and_their_derivatives_are_fast_ones_and_right(layout, options):
     rng = np.random.default_rng(0)
     images, kernels, results = LAYOUTS[layout]
@@ -115,7 +129,7 @@ def test_convolutions_and_their_derivatives_are_fast_ones_and_right(layout, opti
         fast = laid_out(pulled)
         of_x, of_k = (
             np.asarray(g, np.float64).reshape(a.shape)
-            for g, a in zip(fast(rows), args, strict=True)
+            for g, a in zip(jax.jit(fast)(rows), args, strict=True)
         )
         size = np.linalg.norm(of_x) * np.linalg.norm(dx) + np.linalg.norm(of_k) * np.linalg.norm(dk)
         slopes = (

@@ -11,6 +11,7 @@ import pytest
 import jaxmtl
 from jaxmtl import diagnostics, pareto, solvers
 from tests.references import as_vector, gradients, relative_error
+from tests.stages import later
 from tests.test_every_method import LOSSES, NAMES, PARAMS, as_tree, make, needed
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -35,12 +36,8 @@ def compiled_at_the_third_call(function):
     return len(COMPILED) - before
 
 
-QUICK = ["static", "uncertainty", "pcgrad", "mgda", "moco"]
-
-
 @pytest.mark.parametrize(
-    "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+    "name", later(NAMES, soon=["static", "uncertainty", "pcgrad", "mgda", "moco"])
 )
 def test_an_update_compiles_nothing_the_third_time(name):
     balancer = jaxmtl.report_only(make(name))
@@ -66,7 +63,7 @@ COMBINED = {
 }
 
 
-@pytest.mark.parametrize("combined", COMBINED)
+@pytest.mark.parametrize("combined", later(COMBINED, soon=["every", "on_shared"]))
 def test_a_combinator_in_a_chain_compiles_nothing_the_third_time(combined):
     clip = jaxmtl.per_task(optax.clip_by_global_norm(1.0), 3)
     optimizer = optax.chain(clip, COMBINED[combined](), optax.adam(0.1))
@@ -95,7 +92,7 @@ SOLVED = {
 }
 
 
-@pytest.mark.parametrize("name", SOLVED)
+@pytest.mark.parametrize("name", later(SOLVED, soon=["min_norm", "eigen", "report"]))
 def test_a_solver_compiles_nothing_the_third_time(name):
     assert compiled_at_the_third_call(SOLVED[name]) == 0
 
@@ -146,13 +143,13 @@ def routes():
     return {name: functools.partial(call, params, x, y) for name, call in calls.items()}
 
 
-@pytest.mark.parametrize("route", routes())
+@pytest.mark.parametrize("route", later(routes(), soon=["rows two by two", "lean", "held"]))
 def test_a_route_compiles_nothing_the_third_time(route):
     call = routes()[route]
     assert compiled_at_the_third_call(call) == 0
 
 
-@pytest.mark.parametrize("route", routes())
+@pytest.mark.parametrize("route", later(routes(), soon=["rows two by two", "lean"]))
 def test_the_same_with_and_without_jit(route):
     call = routes()[route]
     expected = jax.jit(lambda: call()[:2])()

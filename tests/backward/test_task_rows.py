@@ -1,5 +1,6 @@
 """What belongs to one loss alone is gone back once; the gradients are those of each loss."""
 
+import functools
 import math
 
 import jax
@@ -10,6 +11,9 @@ import pytest
 import jaxmtl
 from tests.backward.test_cpu_layouts import named
 from tests.references import as_vector, relative_error
+from tests.stages import later
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 X = np.random.default_rng(0).normal(size=(6, 5))
 PARAMS = {
@@ -112,30 +116,42 @@ LOSSES = {
 }
 
 
-def check_rows(fun, options):
-    """Compare the stacked gradients in float32 with those of the single losses in float64."""
-    single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), PARAMS)
-    x = jnp.asarray(X, jnp.float32)
-    _, grads = jax.jit(jaxmtl.value_and_task_grads(fun, **options))(single, x)
+@functools.cache
+def exact_rows(kind):
+    """The gradients of the single losses in float64, without jit."""
     with jax.enable_x64(True):
         double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), PARAMS)
 
         def flat(params):
             """The losses one by one: from an array, zeros of the others would come along."""
-            leaves = jax.tree.leaves(fun(params, jnp.asarray(X)))
+            leaves = jax.tree.leaves(LOSSES[kind](params, jnp.asarray(X)))
             return leaves[0] if jnp.ndim(leaves[0]) else leaves
 
-        exact = [jax.grad(lambda p, i=i: flat(p)[i])(double) for i in range(len(flat(double)))]
-    for i, reference in enumerate(exact):
+        count = len(jax.eval_shape(lambda params: list(flat(params)), double))
+        return [as_vector(jax.grad(lambda p, i=i: flat(p)[i])(double)) for i in range(count)]
+
+
+def check_rows(kind, options):
+    """Compare the stacked gradients in float32 with those of the single losses in float64."""
+    fun = LOSSES[kind]
+    single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), PARAMS)
+    x = jnp.asarray(X, jnp.float32)
+    _, grads = jax.jit(jaxmtl.value_and_task_grads(fun, **options))(single, x)
+    for i, reference in enumerate(exact_rows(kind)):
         row = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i], np.float64), grads)
-        reference = as_vector(reference)
         assert np.linalg.norm(as_vector(row) - reference) <= 3e-6 * np.linalg.norm(reference)
 
 
-@pytest.mark.parametrize("options", [{}, {"chunk_size": 2}], ids=str)
 @pytest.mark.parametrize("kind", LOSSES)
-def test_rows_are_the_gradients_of_the_single_losses(kind, options):
-    check_rows(LOSSES[kind], options)
+def test_rows_are_the_gradients_of_the_single_losses(kind):
+    check_rows(kind, {})
+
+
+@pytest.mark.parametrize(
+    "kind", later(LOSSES, soon=["separate batches", "entangled", "in a loop", "array"])
+)
+def test_rows_in_chunks_are_the_gradients_of_the_single_losses(kind):
+    check_rows(kind, {"chunk_size": 2})
 
 
 @pytest.mark.parametrize("jit", [jax.jit, lambda function: function], ids=["jit", "eager"])

@@ -117,16 +117,18 @@ def test_all_tasks_broken_give_zero_and_lean_is_refused():
         jaxmtl.value_and_balanced_grad(losses_fn, balancer, memory="lean")
 
 
+REPORTING = jaxmtl.report_only(jaxmtl.mgda(num_tasks=3))
+reporting = jax.jit(REPORTING.update)
+
+
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_report_names_who_broke_the_step(broken):
     entry, loss = BROKEN[broken]
     j, losses = gradients(1, 3, 10), LOSSES.copy()
     j[1, 4], losses[1] = entry, loss
-    balancer = jaxmtl.report_only(jaxmtl.mgda(num_tasks=3))
-    update = jax.jit(balancer.update)
-    state = balancer.init(PARAMS)
+    state = REPORTING.init(PARAMS)
     for _ in range(2):
-        updates, state = update(as_tree(j), state, losses=losses)
+        updates, state = reporting(as_tree(j), state, losses=losses)
     assert not np.all(np.isfinite(as_vector(updates)))
     seen = state.report
     np.testing.assert_array_equal(seen.broken_steps, [0, 2, 0])

@@ -1,5 +1,7 @@
 """EPO against the paper's programme, solved by SciPy in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,13 +42,18 @@ def reference(j, losses, p, tolerance=1e-4):
     return found.x, mu > tolerance, np.any(gram @ found.x < -1e-9 * size)
 
 
+@functools.cache
+def drawn(num):
+    """A preference, the first state, and the update, compiled once for all kinds of gradients."""
+    p = np.random.default_rng(num).uniform(0.2, 1, size=num)
+    balancer = jaxmtl.epo(p)
+    return p, balancer.init(jnp.zeros(40)), jax.jit(balancer.update)
+
+
 @pytest.mark.parametrize("kind", ["gaussian", "conflicting", "aligned"])
 @pytest.mark.parametrize("num", [1, 2, 3, 8])
 def test_weights_of_several_steps(num, kind):
-    p = np.random.default_rng(num).uniform(0.2, 1, size=num)
-    balancer, on_ray, ascents = jaxmtl.epo(p), 0, 0
-    state = balancer.init(jnp.zeros(40))
-    update = jax.jit(balancer.update)
+    (p, state, update), on_ray, ascents = drawn(num), 0, 0
     for seed in range(20):
         # Of different lengths: two of the same make all weights as good, on the ray.
         j = gradients(seed, num, 40, 0.5, kind)

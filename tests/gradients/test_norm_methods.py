@@ -279,17 +279,17 @@ LENGTHS = {
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("preference", [None, [1.0, 3.0, 2.0]])
 def test_config_lengths_and_preferences(length, preference):
-    for seed in range(5):
-        j = gradients(seed, 3, 30, spread=1, kind="conflicting")
+    balancer = jaxmtl.conflict_free(preference, length=length, num_tasks=3)
+    stacks = [gradients(seed, 3, 30, spread=1, kind="conflicting") for seed in range(5)]
+    updates, _, _ = run(balancer, stacks)
+    for j, d in zip(stacks, updates, strict=True):
         norms = np.linalg.norm(j, axis=1)
         unit = j / norms[:, None]
         u = np.linalg.pinv(unit) @ np.array(preference or [1.0, 1.0, 1.0])
         u /= np.linalg.norm(u)
         common = norms if length == "projection" else LENGTHS[length](norms)
         expected = np.sum(common * (unit @ u)) * u
-        balancer = jaxmtl.conflict_free(preference, length=length, num_tasks=3)
-        d, _, _ = run(balancer, [j])
-        assert relative_error(d[0], expected) < 1e-5
+        assert relative_error(d, expected) < 1e-5
 
 
 def test_aligned_mtl_reference_number():

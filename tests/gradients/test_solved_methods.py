@@ -22,6 +22,9 @@ def jitted(balancer):
     return jax.jit(balancer.update)
 
 
+IMTL_G, CONFLICT_FREE, UPGRAD = jaxmtl.imtl_g(), jaxmtl.conflict_free(), jaxmtl.upgrad()
+
+
 def direction(balancer, j):
     grads, state = jnp.asarray(j, jnp.float32), balancer.init(jnp.zeros(j.shape[1]))
     updates, state = jitted(balancer)(grads, state)
@@ -155,24 +158,22 @@ def test_nash_without_a_solution_says_so():
 @pytest.mark.parametrize("spread", [0.0, 3.0])
 @pytest.mark.parametrize("num", [2, 3, 8, 16])
 def test_equal_cosine_methods(num, spread):
-    imtl_g, conflict_free = jaxmtl.imtl_g(), jaxmtl.conflict_free()
     for seed in range(5):
         j = gradients(seed, num, 200, spread, kind="conflicting")
         norms = np.linalg.norm(j, axis=1)
         unit = j / norms[:, None]
         x = np.linalg.solve(unit @ unit.T, np.ones(num))
-        d, _ = direction(imtl_g, j)
+        d, _ = direction(IMTL_G, j)
         w = x / norms
         assert relative_error(d, w @ j / abs(w.sum())) < 1e-5
         u = x @ unit / np.linalg.norm(x @ unit)
-        d, _ = direction(conflict_free, j)
+        d, _ = direction(CONFLICT_FREE, j)
         assert relative_error(d, (j @ u).sum() * u) < 1e-5
 
 
 @pytest.mark.parametrize("spread", [0.0, 3.0])
 @pytest.mark.parametrize("num", [2, 3, 8, 16])
 def test_upgrad_against_non_negative_least_squares(num, spread):
-    balancer = jaxmtl.upgrad()
     for seed in range(3):
         j = gradients(seed, num, 200, spread, kind="conflicting")
         norms = np.linalg.norm(j, axis=1)
@@ -181,7 +182,7 @@ def test_upgrad_against_non_negative_least_squares(num, spread):
         for i in range(num):
             z, _ = scipy.optimize.nnls(unit.T, -j[i] / num, maxiter=10_000)
             expected += j[i] / num + z @ unit
-        d, state = direction(balancer, j)
+        d, state = direction(UPGRAD, j)
         assert relative_error(d, expected) < 1e-5
         assert np.min(j @ d / norms) >= -1e-5 * np.linalg.norm(d)
         assert state.method.residual < 1e-5

@@ -7,7 +7,7 @@ import pytest
 from tests.targets.collectives import LAYOUTS, NUM_TASKS
 from tests.targets.machines import missing, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("targets")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("targets-collectives")]
 
 # All-reduces beside the plain step's: of a Gramian, and of flags, one for each set of axes over
 # which leaves are spread; the TPU's compiler splits them once more.

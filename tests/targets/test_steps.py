@@ -8,7 +8,7 @@ from tests.targets.machines import missing, run
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("targets"),
+    pytest.mark.xdist_group("targets-steps"),
     pytest.mark.skipif(bool(missing("cuda")), reason=missing("cuda")),
 ]
 MOST = 12
