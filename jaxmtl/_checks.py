@@ -132,7 +132,7 @@ def real_array(name: str, value: Any, shape: str = "", *, ndim: int | None = Non
       A JAX array as it came, anything else as a NumPy array, in which no digit is lost.
 
     Raises:
-      ValueError: where it is no array of numbers, or has other axes.
+      ValueError: if it is no array of numbers, or has other axes.
     """
     try:
         array = value if isinstance(value, jax.Array) else np.asarray(value)

@@ -51,7 +51,7 @@ def group_advantages(
     population (over n, not n - 1).
 
     Raises:
-      ValueError: where the rewards are not arrays of one length, the groups do not fit, or both or
+      ValueError: if the rewards are not arrays of one length, the groups do not fit, or both or
         none of ``groups`` and ``group_size`` are given; where the weights are not one a reward.
 
     Examples:

@@ -52,7 +52,7 @@ def scalars(opt_state: PyTree, losses: TaskVector) -> dict[str, Array]:
       tasks and a report, call it outside (20 tasks on CPU: 5 s to compile, or 2 ms a call outside).
 
     Raises:
-      ValueError: where no balancer's state is found, where it is of another number of tasks than
+      ValueError: if no balancer's state is found, if it is of another number of tasks than
         the losses, and where two scalars would bear one name.
 
     Examples:

@@ -37,7 +37,7 @@ def common_names(known: TaskNames | None = None, /, **values: TaskVector | None)
       **values: arguments of one value a task, by the argument's name.
 
     Raises:
-      ValueError: where two arguments name the tasks differently, or in another order.
+      ValueError: if two arguments name the tasks differently, or in another order.
     """
     known = TaskNames() if known is None else known
     named = {} if known.names is None else {"the balancer's values": known.names}

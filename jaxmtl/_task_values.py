@@ -21,7 +21,7 @@ def task_vector(name: str, value: TaskVector, num_tasks: int | None = None) -> A
       balancer can be built before JAX chooses its devices.
 
     Raises:
-      ValueError: where the value is not one scalar per task, or of another length.
+      ValueError: if the value is not one scalar per task, or of another length.
     """
     leaves = jax.tree.leaves(value)
     if not all(is_real(leaf) for leaf in leaves):
@@ -49,7 +49,7 @@ def task_mask(name: str, value: TaskVector, num_tasks: int | None = None) -> Arr
     """Read one bool per task.
 
     Raises:
-      ValueError: where the value is not one scalar per task, or not of type bool.
+      ValueError: if the value is not one scalar per task, or not of type bool.
     """
     mask = task_vector(name, value, num_tasks)
     if mask.dtype != bool:

@@ -80,7 +80,7 @@ def report(gramian: Array, weights: Array) -> Report:
       of zero and takes no part in ratios and pairs.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not fit.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -148,7 +148,7 @@ def report_only(balancer: Balancer) -> Balancer:
       step at which the method was asked.
 
     Raises:
-      ValueError: where the balancer does not know T.
+      ValueError: if the balancer does not know T.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -190,7 +190,7 @@ def find_state(opt_state: PyTree) -> BalancerState:
       The ``BalancerState``.
 
     Raises:
-      ValueError: where there is none, or more than one.
+      ValueError: if there is none, or more than one.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl, optax
@@ -218,7 +218,7 @@ def by_task(losses: PyTree, values: Array) -> PyTree:
       A tree like ``losses`` of the tasks' values; ``values`` itself where there are no names.
 
     Raises:
-      ValueError: where their numbers differ.
+      ValueError: if their numbers differ.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -122,7 +122,7 @@ def make(name: str, num_tasks: int, key: Array | int | None = None) -> Balancer:
       The balancer. Numbers that only the user has (those of ``static``, say) are ones.
 
     Raises:
-      ValueError: where there is no such method, or ``num_tasks`` is not a positive int.
+      ValueError: if there is no such method, or ``num_tasks`` is not a positive int.
 
     Examples:
       >>> from jaxmtl import methods

@@ -37,7 +37,7 @@ def dominates(point: ArrayLike, other: ArrayLike) -> Array:
       dominated by none. Infinite losses compare as numbers do.
 
     Raises:
-      ValueError: where the numbers of losses differ.
+      ValueError: if the numbers of losses differ.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -67,7 +67,7 @@ def non_dominated(points: ArrayLike) -> Array:
       every pair: N^2 T comparisons.
 
     Raises:
-      ValueError: where the points are not stacked.
+      ValueError: if the points are not stacked.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -102,7 +102,7 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> Array:
       hundreds of points and three losses, or tens and five. Works under ``jit`` and ``vmap``.
 
     Raises:
-      ValueError: where points and reference do not fit.
+      ValueError: if points and reference do not fit.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -166,7 +166,7 @@ def preferences(num_tasks: int, divisions: int, *, least: float = 0.0) -> Array:
       preferences do not make evenly spread points: that depends on the front and on the method.
 
     Raises:
-      ValueError: where ``num_tasks`` or ``divisions`` is not a whole number of at least 1, or
+      ValueError: if ``num_tasks`` or ``divisions`` is not a whole number of at least 1, or
         ``least`` is not below 1/T.
 
     Examples:

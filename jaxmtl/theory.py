@@ -31,7 +31,7 @@ def zero_output_cross_entropy(num_classes: int) -> float:
       The loss.
 
     Raises:
-      ValueError: where K is below 2.
+      ValueError: if K is below 2.
 
     Examples:
       >>> from jaxmtl import theory
@@ -56,7 +56,7 @@ def zero_output_squared_error(
       The loss, in squared units of the targets.
 
     Raises:
-      ValueError: where the targets are empty or not finite, or ``reduction`` is unknown.
+      ValueError: if the targets are empty or not finite, or ``reduction`` is unknown.
 
     Examples:
       >>> from jaxmtl import theory
@@ -76,7 +76,7 @@ def prior_cross_entropy(frequencies: ArrayLike) -> float:
       -sum_k p_k log p_k, with 0 log 0 = 0.
 
     Raises:
-      ValueError: where a frequency is negative or not finite, or all are zero.
+      ValueError: if a frequency is negative or not finite, or all are zero.
 
     Examples:
       >>> from jaxmtl import theory
@@ -104,7 +104,7 @@ def prior_binary_cross_entropy(frequencies: ArrayLike) -> float:
       The mean over labels of -q log q - (1 - q) log(1 - q), in nats.
 
     Raises:
-      ValueError: where a frequency is not within [0, 1].
+      ValueError: if a frequency is not within [0, 1].
 
     Examples:
       >>> from jaxmtl import theory
@@ -134,7 +134,7 @@ def prior_squared_error(
       The (total or mean) variance of the targets, in their squared units.
 
     Raises:
-      ValueError: where the targets are empty or not finite, or ``reduction`` is unknown.
+      ValueError: if the targets are empty or not finite, or ``reduction`` is unknown.
 
     Examples:
       >>> from jaxmtl import theory

@@ -46,7 +46,7 @@ def complete(problem: Problem) -> Completed:
     """Find out what the user left open.
 
     Raises:
-      ValueError: where parts of the problem do not fit each other.
+      ValueError: if parts of the problem do not fit each other.
     """
     if not isinstance(problem, Problem):
         raise ValueError(

@@ -95,7 +95,7 @@ class Comparison:
           single-task references, changes are those against equal weights, seed by seed.
 
         Raises:
-          ValueError: where ``what`` is none of these, or no method has finished.
+          ValueError: if ``what`` is none of these, or no method has finished.
           ImportError: where matplotlib is missing.
         """
         return _picture().draw(self, what)

@@ -38,7 +38,7 @@ def load(file: str | Path) -> Comparison:
 
     Raises:
       FileNotFoundError: where there is no such file.
-      ValueError: where the file is none of a comparison.
+      ValueError: if the file is none of a comparison.
     """
     try:
         numbers = json.loads(Path(file).read_text(encoding="utf-8"))

@@ -52,7 +52,7 @@ def graddrop(
 
     Raises:
       ValueError: for a ``leak`` outside [0, 1] or of another length than ``num_tasks``, or a
-        ``key`` that is none; at update, where the losses have other names than ``leak``.
+        ``key`` that is none; at update, if the losses have other names than ``leak``.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

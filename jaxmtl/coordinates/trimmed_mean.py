@@ -26,7 +26,7 @@ def trimmed_mean(num_trimmed: int, *, num_tasks: int | None = None) -> Balancer:
       2 num_trimmed are present, the update is zero.
 
     Raises:
-      ValueError: where ``num_trimmed`` is below 0, or T is not above 2 num_trimmed, as soon as T is
+      ValueError: if ``num_trimmed`` is below 0, or T is not above 2 num_trimmed, as soon as T is
         known.
 
     Examples:

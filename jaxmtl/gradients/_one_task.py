@@ -32,7 +32,7 @@ def read_one_task(argument: str, value: int | str | TaskVector, num_tasks: int) 
     """Read the name of a task, its index, or one bool for each task, of which one is true.
 
     Raises:
-      ValueError: where it is none of these.
+      ValueError: if it is none of these.
     """
     if isinstance(value, str):
         named = ((argument, str(value)),)

@@ -29,7 +29,7 @@ def aligned_mtl(
       scale: the common length s: the root of the smallest ("min"), of the median ("median") or of
         the mean ("rmse") eigenvalue that is not zero; of an even number the lower median, as in the
         authors' code.
-      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+      num_tasks: T; needed to keep the task weights in the state, unless ``preference`` gives it.
 
     Returns:
       A balancer that reads the Gramian. Scale: with "min" and p = 1/T, g on T identical gradients

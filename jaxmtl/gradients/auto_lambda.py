@@ -53,8 +53,8 @@ def auto_lambda(
     the same for gradients of any size; weights are kept at or above zero.
 
     Raises:
-      ValueError: where ``main`` is not one of T tasks, ``step_size`` or ``initial`` is below 0; at
-        update, where ``independent_grads`` are missing or do not fit, or the losses do not bear the
+      ValueError: if ``main`` is not one of T tasks, ``step_size`` or ``initial`` is below 0; at
+        update, if ``independent_grads`` are missing or do not fit, or the losses do not bear the
         name.
 
     Examples:

@@ -33,7 +33,7 @@ def auxiliary_cosine(
       with none. One that is rounding counts by the direction of its rounding, by at most one.
 
     Raises:
-      ValueError: where ``main`` is not one of T tasks; at update, where the losses do not bear the
+      ValueError: if ``main`` is not one of T tasks; at update, if the losses do not bear the
         name.
 
     Examples:

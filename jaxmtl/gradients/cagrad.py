@@ -20,7 +20,7 @@ def cagrad(c: float = 0.5, *, rescale: str = "none", num_tasks: int | None = Non
     Args:
       c: the radius; 0 gives the mean, from 1 on no task conflicts with the update.
       rescale: what the update is divided by: "none", "1+c" or "1+c^2".
-      num_tasks: T, if the state is to keep the task weights.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads the Gramian. Scale: (1+c) g on T identical gradients g, before

@@ -32,7 +32,7 @@ def conflict_free(
       length: what n_i is: the task's own norm ("projection", so that d is the sum of the
         gradients' projections on u), or the smallest norm ("min"), the largest ("max"), or their
         "arithmetic", "geometric" or "harmonic" mean, so that no single gradient sets the pace.
-      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+      num_tasks: T; needed to keep the task weights in the state, unless ``preference`` gives it.
 
     Returns:
       A balancer that reads the Gramian. Scale: T g on T identical gradients g. Degree 1. With

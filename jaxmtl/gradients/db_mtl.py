@@ -35,9 +35,9 @@ def db_mtl(
       num_tasks: T.
       decay: the share of the old average; 0 takes each step by itself.
       decay_power: how fast that share shrinks; 0 keeps it.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts by its distance.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts with its distance from it.
 
     Returns:
       A balancer that reads the losses and the Gramian. Scale: T g on T identical gradients g of

@@ -19,7 +19,7 @@ def dualproj(preference: TaskVector | None = None, *, num_tasks: int | None = No
     Args:
       preference: (T,) array or tree of scalars p >= 0, not all 0; 1/T each if None (over the tasks
         present).
-      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+      num_tasks: T; needed to keep the task weights in the state, unless ``preference`` gives it.
 
     Returns:
       A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. It conflicts
@@ -27,7 +27,7 @@ def dualproj(preference: TaskVector | None = None, *, num_tasks: int | None = No
       ``residual`` and ``iterations``.
 
     Raises:
-      ValueError: where a preference is below zero or none is above it, or their number is not that
+      ValueError: if a preference is below zero or none is above it, or their number is not that
         of the tasks.
 
     Examples:

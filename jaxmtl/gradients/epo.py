@@ -45,10 +45,10 @@ def epo(
         over preferences.
       tolerance: the mu up to which the losses count as on the ray. Products p_i L_i that deviate by
         a share e from their mean have a mu of about e^2 / 2.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts as zero.
-      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts as zero.
+      num_tasks: T; needed to keep the task weights in the state, unless ``preference`` gives it.
 
     Returns:
       A balancer that reads the losses, which are to be above their bounds, and the Gramian. Scale:
@@ -64,8 +64,8 @@ def epo(
     counts as the smallest share, eps.
 
     Raises:
-      ValueError: where a preference is not above zero, the tolerance below it, or the number of
-        values is not that of the tasks; at update, where ``losses`` are missing.
+      ValueError: if a preference is not above zero, the tolerance below it, or the number of
+        values is not that of the tasks; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -17,7 +17,7 @@ def fairgrad(alpha: float, *, num_tasks: int | None = None) -> Balancer:
 
     Args:
       alpha: from 0.1 to 10; not checked where it is traced.
-      num_tasks: T, if the state is to keep the task weights.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads the Gramian. Scale: ||d|| = T^(1/(1+alpha)) on T identical unit
@@ -28,7 +28,7 @@ def fairgrad(alpha: float, *, num_tasks: int | None = None) -> Balancer:
       0.1, and to 2e-5 from 0.2 on; beyond 0.1 and 10 the powers leave float32's range.
 
     Raises:
-      ValueError: where alpha is not from 0.1 to 10.
+      ValueError: if alpha is not from 0.1 to 10.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

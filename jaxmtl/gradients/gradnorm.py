@@ -56,9 +56,9 @@ def gradnorm(
         ``optax.adam(0.025)``.
       initial_losses: (T,) array or tree of scalars, L_i(0) where theory tells it; the first loss
         seen of each task if None.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts as zero.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts as zero.
 
     Returns:
       A balancer that reads the losses and the Gramian. Scale: T g on T identical gradients g, since
@@ -72,7 +72,7 @@ def gradnorm(
 
     Raises:
       ValueError: for alpha < 0, or ``initial_losses`` that are not above ``lower_bounds`` and one a
-        task; at update, where ``losses`` are missing.
+        task; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl, optax

@@ -29,9 +29,9 @@ def imtl(
       num_tasks: T.
       optimizer: any optax optimizer for s, run separately for each task; by default
         ``optax.adam(1e-2)``.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: one that is at its bound, or below, leaves its weight as it is.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss at or below its
+        bound does not change its weight.
 
     Returns:
       A balancer that reads the losses and the Gramian. Scale: g on T identical gradients g at the
@@ -43,7 +43,7 @@ def imtl(
     Deviations from the paper: the sum is divided by its absolute value, as in ``imtl_g``.
 
     Raises:
-      ValueError: where ``num_tasks`` is not a positive int; at update, where ``losses`` are
+      ValueError: if ``num_tasks`` is not a positive int; at update, if ``losses`` are
         missing.
 
     Examples:

@@ -18,7 +18,7 @@ def imtl_g(*, num_tasks: int | None = None) -> Balancer:
     w ~ D^-1 C^+ 1 with norms D and cosines C, divided by |sum_i w_i|.
 
     Args:
-      num_tasks: T, if the state is to keep the task weights.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. Weights may
@@ -30,7 +30,7 @@ def imtl_g(*, num_tasks: int | None = None) -> Balancer:
     paper's rule ascends every task.
 
     Raises:
-      ValueError: where ``num_tasks`` is not a positive int.
+      ValueError: if ``num_tasks`` is not a positive int.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

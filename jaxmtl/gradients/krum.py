@@ -21,7 +21,7 @@ def krum(num_byzantine: int, *, num_selected: int = 1, num_tasks: int | None = N
     Args:
       num_byzantine: how many gradients may be arbitrary.
       num_selected: how many are averaged: 1 is Krum, more is Multi-Krum.
-      num_tasks: T, if the state is to keep the task weights.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. Robust, not
@@ -30,7 +30,7 @@ def krum(num_byzantine: int, *, num_selected: int = 1, num_tasks: int | None = N
       scores the first task counts as smallest.
 
     Raises:
-      ValueError: where ``num_byzantine`` is below 0, ``num_selected`` not a positive int; where
+      ValueError: if ``num_byzantine`` is below 0, ``num_selected`` not a positive int; where
         T < num_byzantine + 3 (unless that is 0) or T < num_selected, as soon as T is known.
 
     Examples:

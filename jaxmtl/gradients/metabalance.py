@@ -55,8 +55,8 @@ def metabalance(
     where the authors take each leaf by itself; averages are corrected for their start.
 
     Raises:
-      ValueError: where ``main`` is not one of T tasks, ``relax`` not from 0 to 1, or ``decay`` not
-        from 0 to less than 1; at update, where the losses do not bear the name.
+      ValueError: if ``main`` is not one of T tasks, ``relax`` not from 0 to 1, or ``decay`` not
+        from 0 to less than 1; at update, if the losses do not bear the name.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -56,7 +56,7 @@ def mgda(
       max_iterations: Frank-Wolfe iterations at most. What was reached is ``gap`` in the state.
       lower_bounds: (T,) array or tree of scalars b, the least values of the losses, for the
         normalizers "loss" and "loss+", which then take |L_i - b_i| in place of |L_i|.
-      num_tasks: T, if the state is to keep the task weights.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads the Gramian, and the losses for the normalizers that name them. Scale:

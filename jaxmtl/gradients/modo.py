@@ -41,7 +41,7 @@ def modo(num_tasks: int, *, step_size: float = 0.1, rho: float = 0.0) -> Balance
     and rho mean the same for gradients of any size.
 
     Raises:
-      ValueError: for ``step_size`` or ``rho`` below 0; at update, where ``independent_grads`` are
+      ValueError: for ``step_size`` or ``rho`` below 0; at update, if ``independent_grads`` are
         missing or do not fit.
 
     Examples:

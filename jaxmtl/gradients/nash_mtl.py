@@ -14,7 +14,7 @@ def nash_mtl(*, num_tasks: int | None = None) -> Balancer:
     <g_i, d> = 1/w_i > 0: all losses fall.
 
     Args:
-      num_tasks: T, if the state is to keep the task weights.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads the Gramian. Scale: ||d|| = sqrt(T) whatever the gradients, so let a
@@ -28,7 +28,7 @@ def nash_mtl(*, num_tasks: int | None = None) -> Balancer:
     solves a sequence of convex problems every few steps, and clips the norm.
 
     Raises:
-      ValueError: where ``num_tasks`` is not a positive int.
+      ValueError: if ``num_tasks`` is not a positive int.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -59,9 +59,9 @@ def normalize(
         and for the state to keep the task weights.
       initial_losses: (T,) array or tree of scalars, L_i(0) where theory tells it; the first loss
         seen of each task if None.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, from which the
-        rate adjustment measures them, L - b; zeros if None. Needed for losses that may be negative
-        or pass zero: below its bound a loss counts as zero.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; in the rate
+        adjustment L - b replaces L. Zeros if None. Needed for losses that may be negative or cross
+        zero. A loss below its bound counts as zero.
 
     Returns:
       A balancer that reads the Gramian, and the losses where ``alpha`` is not 0. Scale: the sum of
@@ -76,7 +76,7 @@ def normalize(
     Raises:
       ValueError: for alpha < 0, a decay outside [0, 1), a reference that is neither a name nor a
         number above zero; for a rate adjustment or an average without ``num_tasks``; at update,
-        where ``losses`` are needed and missing, or none bears the reference's name.
+        if ``losses`` are needed and missing, or none bears the reference's name.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -55,7 +55,7 @@ def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
     ``ntk_traces`` takes them for means, unless told.
 
     Raises:
-      ValueError: for a ``decay`` outside [0, 1); at update, where ``ntk_traces`` are missing.
+      ValueError: for a ``decay`` outside [0, 1); at update, if ``ntk_traces`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -133,7 +133,7 @@ def ntk_traces(
       plain random signs by 19 to 34 %, a single one by 74 to 138 %.
 
     Raises:
-      ValueError: where ``num_probes`` is no whole number of at least 8, ``reduction`` is unknown,
+      ValueError: if ``num_probes`` is no whole number of at least 8, ``reduction`` is unknown,
         ``key`` is none, or a residual has no entries.
 
     Examples:

@@ -66,8 +66,8 @@ def pcd(
       average.
 
     Raises:
-      ValueError: where ``main`` is not one of T tasks, ``share`` not from 0 to 1, or ``decay`` not
-        from 0 to less than 1; at update, where the losses do not bear the name.
+      ValueError: if ``main`` is not one of T tasks, ``share`` not from 0 to 1, or ``decay`` not
+        from 0 to less than 1; at update, if the losses do not bear the name.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

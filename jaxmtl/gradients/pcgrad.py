@@ -35,7 +35,7 @@ def pcgrad(key: Array | int, *, reduction: str = "sum", num_tasks: int | None = 
     Args:
       key: a JAX random key (or an int seed); it is kept in the state and split at every step.
       reduction: "sum" or "mean" of the projected gradients.
-      num_tasks: T, if the state is to keep the task weights.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads the Gramian. Scale: T g on T identical gradients g for "sum", g for

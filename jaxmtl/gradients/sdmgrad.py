@@ -61,7 +61,7 @@ def sdmgrad(
 
     Raises:
       ValueError: for ``pull`` below 0 or ``iterations`` that are no positive int; where a
-        preference is below zero, or all are zero; at update, where ``independent_grads`` are
+        preference is below zero, or all are zero; at update, if ``independent_grads`` are
         missing or do not fit.
 
     Examples:

@@ -41,7 +41,7 @@ def vqgan_adaptive(
     any size are treated alike.
 
     Raises:
-      ValueError: where ``adversary`` is not one bool a task, or a number is below 0.
+      ValueError: if ``adversary`` is not one bool a task, or a number is below 0.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -32,7 +32,7 @@ def plot_curves(
       The axis.
 
     Raises:
-      ValueError: where the window is longer than a curve.
+      ValueError: if the window is longer than a curve.
 
     Examples:
       >>> from jaxmtl import plotting
@@ -124,7 +124,7 @@ def plot_task_weights(
       The axis.
 
     Raises:
-      ValueError: where the weights have another shape, or the window is longer than training.
+      ValueError: if the weights have another shape, or the window is longer than training.
 
     Examples:
       >>> from jaxmtl import plotting

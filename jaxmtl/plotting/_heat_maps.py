@@ -23,7 +23,7 @@ def plot_cosines(cosines: ArrayLike, tasks: Sequence[str], axis: Axes | None = N
       The axis. Its colours run from -1 to 1 whatever the values.
 
     Raises:
-      ValueError: where the shape does not fit the names.
+      ValueError: if the shape does not fit the names.
 
     Examples:
       >>> from jaxmtl import plotting
@@ -61,7 +61,7 @@ def plot_heat_map(
       The axis.
 
     Raises:
-      ValueError: where the shape does not fit the names.
+      ValueError: if the shape does not fit the names.
 
     Examples:
       >>> from jaxmtl import plotting

@@ -32,7 +32,7 @@ def plot_trajectories(
       The axis, both directions to the same scale.
 
     Raises:
-      ValueError: where the paths are not of that shape.
+      ValueError: if the paths are not of that shape.
 
     Examples:
       >>> import numpy as np
@@ -90,7 +90,7 @@ def plot_simplex_path(
       The axis, without its frame.
 
     Raises:
-      ValueError: where the weights are not of three tasks.
+      ValueError: if the weights are not of three tasks.
 
     Examples:
       >>> from jaxmtl import plotting
@@ -144,7 +144,7 @@ def plot_front(
       The axis.
 
     Raises:
-      ValueError: where the losses are not two.
+      ValueError: if the losses are not two.
 
     Examples:
       >>> from jaxmtl import plotting

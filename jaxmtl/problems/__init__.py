@@ -30,7 +30,7 @@ def load(name: str) -> Problem:
       The ``Problem``.
 
     Raises:
-      ValueError: where there is no problem of that name.
+      ValueError: if there is no problem of that name.
       ImportError: where a package that carries the data is not installed.
       FileNotFoundError: where the data are not there.
 

@@ -80,7 +80,7 @@ class Problem:
       standardisation: the weights that amount to standardising regression targets, for ``static``.
 
     Raises:
-      ValueError: where an argument is not of its kind, naming it.
+      ValueError: if an argument is not of its kind, naming it.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl

@@ -35,7 +35,7 @@ def burgers(inside: int = 2000) -> Problem:
       A ``Problem`` of five tanh layers of 50, all of them shared. The paper trains for 5000 steps.
 
     Raises:
-      ValueError: where ``inside`` is no whole number above zero.
+      ValueError: if ``inside`` is no whole number above zero.
 
     Examples:
       >>> problem = burgers()

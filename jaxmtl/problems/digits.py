@@ -49,7 +49,7 @@ def digits(tasks: Sequence[str] = tuple(_HEADS)) -> Problem:
       "bias" (out,).
 
     Raises:
-      ValueError: where a task is unknown, or none is given.
+      ValueError: if a task is unknown, or none is given.
       ImportError: where scikit-learn, which carries the images, is not installed.
 
     Examples:

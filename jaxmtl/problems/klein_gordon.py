@@ -33,7 +33,7 @@ def klein_gordon(inside: int = 1280) -> Problem:
       A ``Problem`` of three tanh layers of 50, all shared. The papers train for 50000 steps.
 
     Raises:
-      ValueError: where ``inside`` is no whole number above zero.
+      ValueError: if ``inside`` is no whole number above zero.
 
     Examples:
       >>> problem = klein_gordon()

@@ -88,7 +88,7 @@ def toy_losses(point: Array) -> dict[str, Array]:
       Each loss by the name of its task, of shape (...).
 
     Raises:
-      ValueError: where the first axis does not hold two coordinates.
+      ValueError: if the first axis does not hold two coordinates.
 
     Examples:
       >>> losses = toy_losses(jnp.array([0.0, 5.0]))
@@ -130,7 +130,7 @@ def pareto_set(num: int = 201) -> np.ndarray:
       (num, 2) points, in float64, x from -7 to 7.
 
     Raises:
-      ValueError: where ``num`` is below two.
+      ValueError: if ``num`` is below two.
 
     Examples:
       >>> print(pareto_set(3).round(3))

@@ -56,7 +56,7 @@ def barrier(
       mode.
 
     Raises:
-      ValueError: where the Gramian is not square.
+      ValueError: if the Gramian is not square.
 
     Examples:
       >>> import jax.numpy as jnp

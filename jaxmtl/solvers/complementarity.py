@@ -58,7 +58,7 @@ def complementarity(
       that refinement takes out again; where there is no solution, the residual says so.
 
     Raises:
-      ValueError: where matrix and offset do not fit.
+      ValueError: if matrix and offset do not fit.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -31,7 +31,7 @@ def dual_cone(gramian: Array, weights: Array, active: Array | None = None) -> Co
       A ``Complementarity`` whose ``z`` holds the weights v, of the shape of ``weights``.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not fit.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -47,7 +47,7 @@ def eigen(matrix: Array) -> Eigen:
       An ``Eigen``. Not differentiable in reverse mode: it loops until it has converged.
 
     Raises:
-      ValueError: where ``matrix`` is not square.
+      ValueError: if ``matrix`` is not square.
 
     Examples:
       >>> import jax.numpy as jnp

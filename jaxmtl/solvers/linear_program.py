@@ -59,7 +59,7 @@ def linear_program(
       differentiable in reverse mode.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not fit.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -63,7 +63,7 @@ def min_norm(
       loops until converged); a non-finite Gramian gives a finite point of no meaning or NaN.
 
     Raises:
-      ValueError: where the Gramian is not square.
+      ValueError: if the Gramian is not square.
 
     Examples:
       >>> import jax.numpy as jnp

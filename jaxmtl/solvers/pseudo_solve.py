@@ -18,7 +18,7 @@ def pseudo_solve(matrix: Array, offset: Array) -> Array:
       (T,) M^+ b, refined once. Eigenvalues up to lambda_max T eps count as zero.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not fit.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -19,7 +19,7 @@ def simplex(point: Array, active: Array | None = None) -> Array:
       iteration. Differentiable almost everywhere.
 
     Raises:
-      ValueError: where ``point`` is not a vector.
+      ValueError: if ``point`` is not a vector.
 
     Examples:
       >>> import jax.numpy as jnp

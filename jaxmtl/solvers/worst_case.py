@@ -48,7 +48,7 @@ def worst_case(
       float32. Not differentiable in reverse mode.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not fit.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -328,11 +328,11 @@ def test_one_array_of_losses_in_a_scan_of_tuples():
         (lambda: jaxmtl.in_turn(jaxmtl.modo(2)), "gradients of all tasks on two further batches"),
         (
             lambda: jaxmtl.skip_broken(jaxmtl.in_turn(jaxmtl.mgda(num_tasks=2))),
-            "take skip_broken away",
+            "remove skip_broken",
         ),
         (
             lambda: jaxmtl.in_turn(jaxmtl.in_turn(jaxmtl.mgda(num_tasks=2))),
-            "goes through its tasks in turn already",
+            "already takes its tasks in turn",
         ),
         (
             lambda: jaxmtl.value_and_balanced_grad(
@@ -350,7 +350,7 @@ def test_one_array_of_losses_in_a_scan_of_tuples():
             lambda: jaxmtl.in_turn(jaxmtl.gls(num_tasks=2)).update(
                 jnp.eye(2), jaxmtl.in_turn(jaxmtl.gls(num_tasks=2)).init(jnp.zeros(2))
             ),
-            "reads the losses, but none came",
+            "reads the losses, but the argument losses is missing",
         ),
         (
             lambda: jaxmtl.in_turn(jaxmtl.gls(num_tasks=2)).update(
