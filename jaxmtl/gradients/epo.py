@@ -27,9 +27,9 @@ def epo(
     """Search for the Pareto-optimal point at which p_1 L_1 = ... = p_T L_T.
 
     With the shares s_i = p_i L_i / sum_j p_j L_j, their non-uniformity is
-    mu = sum_i s_i log(T s_i), and a_i = p_i (log(T s_i) - mu) points along its gradient in the losses. The
-    weights are convex and solve a linear programme in the Gramian G. Off the ray, mu > tolerance, they reduce mu as
-    fast as they can:
+    mu = sum_i s_i log(T s_i), and a_i = p_i (log(T s_i) - mu) points along its gradient in the
+    losses. The weights are convex and solve a linear programme in the Gramian G. Off the ray,
+    mu > tolerance, they reduce mu as fast as they can:
 
     max_w <w, G a>, with (G w)_j >= 0 for the largest p_j L_j (which never rises), and
     (G w)_j >= (G a)_j for every other j with (G a)_j <= 0: a loss may rise if the balance requires

@@ -45,8 +45,8 @@ def normalize(
     """Weigh each task by the reciprocal of its gradient's norm, w_i = R r_i^alpha / ||g_i||.
 
     GradNorm approaches these weights by learning; here they hold at every step. With ``alpha``
-    above zero they have GradNorm's rate adjustment, r_i = (L_i/L_i(0)) / mean_j(L_j/L_j(0)), so that
-    tasks that train slowly have larger weights. With ``decay`` above zero ||g_i|| is an
+    above zero they have GradNorm's rate adjustment r_i = (L_i/L_i(0)) / mean_j(L_j/L_j(0)), so
+    that tasks that train slowly have larger weights. With ``decay`` above zero ||g_i|| is an
     average over the steps: at the features, with ``prioritise``, this is EnCodec's balancer.
 
     Args:
