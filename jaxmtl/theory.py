@@ -1,10 +1,10 @@
-"""Losses that need no training run to know: at a zero output, and at the best constant output.
+"""Losses that are known without training: at zero output, and at the best constant output.
 
 Most networks start with outputs near zero, and learn the distribution of the targets within a few
-steps. What they cost at these two points gives the scale of each loss, for
+steps. The losses at these two points give the scale of each loss, for
 ``jaxmtl.initial_loss(num_tasks, values)`` and ``jaxmtl.prior_loss(values)``.
 
-The helpers return Python floats, computed in float64 from data at hand; call them outside ``jit``.
+The helpers return Python floats, computed in float64 from given data; call them outside ``jit``.
 """
 
 import numpy as np
@@ -97,7 +97,7 @@ def prior_binary_cross_entropy(frequencies: ArrayLike) -> float:
     """Binary cross-entropy of always predicting the frequency of the positive class.
 
     Args:
-      frequencies: the frequency q in [0, 1] of a positive label, or an array of them where the
+      frequencies: the frequency q in [0, 1] of a positive label, or an array of them if the
         loss averages over several binary labels.
 
     Returns:
@@ -114,7 +114,7 @@ def prior_binary_cross_entropy(frequencies: ArrayLike) -> float:
     q = np.atleast_1d(_numbers("frequencies", frequencies)).ravel()
     if q.size == 0 or not np.all((q >= 0) & (q <= 1)):
         raise ValueError(
-            f"frequencies must lie within [0, 1], but they are {frequencies!r}: give the share of"
+            f"frequencies must lie within [0, 1], but they are {frequencies!r}: pass the share of"
             " positive labels, not their number."
         )
     return float(np.mean([prior_cross_entropy([x, 1 - x]) for x in q]))
