@@ -123,8 +123,8 @@ def test_whole_numbers_nothing_at_all_and_infinity():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "told by either groups, .* or group_size, but groups is None"),
-        ({"groups": np.zeros(4, int), "group_size": 2}, "told by either groups"),
+        ({}, "identified by either groups, .* or group_size, but groups is None"),
+        ({"groups": np.zeros(4, int), "group_size": 2}, "identified by either groups"),
         ({"group_size": 3}, "group_size must divide the number of answers, 4, but it is 3"),
         ({"groups": np.zeros(4)}, "groups must hold whole numbers"),
         ({"groups": np.zeros(3, int)}, r"groups must have shape \(4,\)"),
