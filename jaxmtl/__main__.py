@@ -23,7 +23,7 @@ from jaxmtl.problems._own import load_own
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; returns the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal or pipe that knows ASCII only
+        sys.stdout.reconfigure(errors="replace")  # a terminal or pipe that has ASCII only
     options = _parser().parse_args(arguments)
     try:
         status = _list_methods() if options.list else _prepare(options)

@@ -53,7 +53,7 @@ def common_names(known: TaskNames | None = None, /, **values: TaskVector | None)
             by_position.append(argument)
     if len(set(named.values())) > 1:
         raise ValueError(
-            "The tasks must bear the same names in the same order everywhere, but they are "
+            "The tasks must have the same names in the same order everywhere, but they are "
             + "; ".join(f"{', '.join(names)} in {argument}" for argument, names in named.items())
             + ". Give them in the same kind of tree: JAX sorts the names of a dict, not those of an"
             " OrderedDict or a named tuple."

@@ -54,7 +54,7 @@ def task_mask(name: str, value: TaskVector, num_tasks: int | None = None) -> Arr
     mask = task_vector(name, value, num_tasks)
     if mask.dtype != bool:
         raise ValueError(
-            f"{name} must be a mask of bools, one a task, but it has type {mask.dtype}: for"
+            f"{name} must be a mask of bools, one per task, but it has type {mask.dtype}: for"
             f" numbers, pass {name}=(mask != 0)."
         )
     return mask

@@ -118,7 +118,7 @@ def _scanned(eqn: Any, inputs: list[Any], most: int) -> list[Any]:
     if params["length"] > MOST_TURNS:
         raise Mixed(f"a loop of {params['length']} turns, more than {MOST_TURNS}, is left as it is")
     body = params["jaxpr"]
-    # Which are sliced, and which carried, their shapes tell in every version of JAX.
+    # In every version of JAX the shapes show which variables are sliced, and which carried.
     pairs = zip(eqn.invars, opened(body).invars, strict=True)
     sliced_ones = sum(outer.aval.ndim != inner.aval.ndim for outer, inner in pairs)
     pairs = zip(eqn.outvars, opened(body).outvars, strict=True)
@@ -180,7 +180,7 @@ def _of_cotangents(program: Any, eqn: Any, inputs: list[Any]) -> list[Any]:
 
 
 def _of_terms(program: Any, eqn: Any, inputs: list[Any], most: int) -> list[Any]:
-    """A linear operation on gradients that are told apart by example."""
+    """A linear operation on gradients that are kept separate by example."""
     name, first = eqn.primitive.name, inputs[0]
     terms = [x for x in inputs if isinstance(x, tuple)]
     if name in ("add_any", "add"):  # what else is added is zero

@@ -55,7 +55,7 @@ def stack_gradients(at: Linearised, chunk_size: int | None) -> PyTree:
 
 
 def _gradients_by_examples(at: Linearised) -> PyTree | None:
-    """The stacked gradients; None where the examples cannot be told apart."""
+    """The stacked gradients; None if the examples mix."""
     one = jax.eval_shape(at.pull_back, at.losses)
 
     def write_out() -> list[Array]:
@@ -74,9 +74,9 @@ def _largest(at: Linearised) -> int:
 
 
 def _attempt(at: Linearised, compute: Callable[[], Any]) -> Any:
-    """What the examples apart give; None where they mix, or nothing can be told of them."""
+    """The result of ``compute`` with separate examples; None if they mix or cannot be separated."""
     leaves = jax.tree.leaves(at.losses)
-    # Outside of jit the program would be taken apart anew at each call.
+    # Outside of jit the program would be analysed again at each call.
     if at.num_tasks < 2 or len(leaves) != 1 or leaves[0].ndim != 1 or not is_staged():
         return None
 

@@ -47,9 +47,9 @@ def follow(
 
 
 def follow_root(root: Array, steps: Array, sizes: Array, moving: Array, decay: Any) -> Array:
-    """The roots of the averaged squares, as ``follow`` averages; ``steps`` are those before it."""
+    """Roots of averaged squares, averaged like ``follow``; ``steps`` are those before this step."""
     share = fresh_share(decay, steps + moving.astype(steps.dtype), root.dtype)
-    # Squares of ratios, since those of the sizes may leave the range of the type.
+    # Squares of ratios, since the squares of the sizes may leave the range of the type.
     largest = jnp.maximum(root, sizes)
     old, new = (x * reciprocal(largest) for x in (root, sizes))
     return jnp.where(moving, largest * jnp.sqrt((1 - share) * old**2 + share * new**2), root)

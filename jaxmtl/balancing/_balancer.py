@@ -78,7 +78,7 @@ def make_balancer(
     check_parts(weighting, roles, preparation, timing, reporting, skips_broken)
     roles = LeafRoles() if roles is None else roles
 
-    # Loops and branches are compiled once, also where a training loop is not jitted.
+    # Loops and branches are compiled only once, even if the training loop is not jitted.
     weighting = weighting._replace(update=jax.jit(weighting.update))
 
     def init(params: PyTree) -> BalancerState:
@@ -87,7 +87,7 @@ def make_balancer(
         if preparation is not None:
             kept = preparation.init(selected_only(roles.weighted, params))
             parts = parts._replace(preparation=kept)
-        # A copy, since the state may be donated: arrays of the user's must outlive that.
+        # A copy, since the state may be donated: the user's arrays must remain valid.
         return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), parts)
 
     def update(

@@ -44,7 +44,7 @@ def described(factory: Callable[P, Balancer]) -> Callable[P, Balancer]:
 
 
 def _as_python(value: Any, annotation: Any) -> Any:
-    """NumPy's scalars as Python's, which take the type of what they meet; no int for a float."""
+    """NumPy scalars as Python's, which adopt other operands' types; a float instead of an int."""
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.shape == ()):
         value = value.item()
     is_int = isinstance(value, int) and not isinstance(value, bool)
@@ -53,7 +53,7 @@ def _as_python(value: Any, annotation: Any) -> Any:
 
 
 def _with_stars(signature: inspect.Signature) -> list[str]:
-    """The names of the arguments, those that go by name only behind a star."""
+    """The names of the arguments, with a star before those that must be passed by name."""
     kinds = inspect.Parameter
     names = [p.name for p in signature.parameters.values() if p.kind is not kinds.KEYWORD_ONLY]
     by_name = [p.name for p in signature.parameters.values() if p.kind is kinds.KEYWORD_ONLY]
@@ -61,7 +61,7 @@ def _with_stars(signature: inspect.Signature) -> list[str]:
 
 
 def _text(name: str, value: Any) -> str:
-    """An argument as it would be written, in brief."""
+    """An argument as the user would write it, shortened."""
     if isinstance(value, Balancer):
         return repr(value)
     if isinstance(value, jax.Array):

@@ -52,7 +52,7 @@ def add_up(
 
 
 def _lying(leaves: list[tuple[Array, ...]]) -> tuple[Any, list[PartitionSpec]]:
-    """A mesh, and how leaves lie on it, as their types tell; no specs where these do not."""
+    """The mesh and the specs of the leaves, from their types; no specs if the types lack them."""
     kinds = [[jax.typeof(leaf).sharding for leaf in each] for each in leaves]
     mesh = kinds[0][0].mesh if kinds else jax.sharding.get_abstract_mesh()
     alike = all({kind.spec for kind in each} == {each[0].spec} for each in kinds)
@@ -62,6 +62,6 @@ def _lying(leaves: list[tuple[Array, ...]]) -> tuple[Any, list[PartitionSpec]]:
 
 
 def _axes(spec: PartitionSpec) -> list[str]:
-    """The axes over which an array is spread."""
+    """The axes over which an array is sharded."""
     entries = [entry if isinstance(entry, tuple) else (entry,) for entry in spec]
     return [axis for entry in entries for axis in entry if axis is not None]

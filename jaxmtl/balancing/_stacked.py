@@ -74,7 +74,7 @@ def check_fits(init: Any, grads: PyTree, state: PyTree) -> None:
     found = jax.tree.map(jnp.shape, state)
     if expected != found:
         raise ValueError(
-            "The balancer's state does not fit the gradients: their stacked leaves ask for"
+            "The balancer's state does not fit the gradients: their stacked leaves require"
             f" {expected}, but it holds {found}. The state must come from balancer.init(params),"
             " and each gradient have shape (T, *parameter.shape)."
         )

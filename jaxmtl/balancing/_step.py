@@ -41,7 +41,7 @@ def read_inputs(
     for argument, name in weighting.named:
         if name not in (names or ()):
             raise ValueError(
-                f"{argument} is the task {name!r}, but the losses bear"
+                f"{argument} is the task {name!r}, but the losses have"
                 f" {'no names' if names is None else 'the names ' + ', '.join(names)}: call"
                 f" update(grads, state, params, losses=losses) with a dict of losses that has it."
             )

@@ -81,7 +81,7 @@ def complete(problem: Problem) -> Completed:
 
     values = jax.eval_shape(losses, params, state, batch, key)[0]
     values = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), values)
-    count_losses(values)  # raises where one is no scalar
+    count_losses(values)  # raises if one is not a scalar
     tasks = shown_names(values)
     if len(tasks) < 2:
         raise ValueError(f"losses must return at least two losses, but it returned {len(tasks)}.")

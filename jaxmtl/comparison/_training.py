@@ -71,7 +71,7 @@ class Trainer:
             float(sum(map(np.median, seconds))),
             np.concatenate(times),
             float(np.mean(conflicts)),
-            _median(ratios[ratios > 0]),  # zero where there were no gradients
+            _median(ratios[ratios > 0]),  # zero if there were no gradients
             _temporary_bytes(self._compile(contestant)[1]),
             what_broke(losses, self.problem.tasks or ()),
             None if validation[0] is None else np.concatenate(validation),

@@ -46,9 +46,8 @@ def verdict(
 
     Methods are compared with "equal", or if that is missing with the first of ``FIXED`` that is
     present: in points of Δm, the mean over tasks of the changes; without changes, in per cent of
-      the
-    metrics of "equal", mean over tasks. Intervals are not corrected for their number: of 40 methods
-    that change nothing, about one seems better.
+    the metrics of "equal", mean over tasks. Intervals are not corrected for their number: of 40
+    methods that change nothing, about one seems better.
 
     Args:
       tasks: the T names.

@@ -42,7 +42,7 @@ def step_to_min_norm(
     Args:
       weights: (T,) weights so far, of sum one.
       given: the tasks present, and the Gramian G, which sets the unit.
-      products: (T, T) inner products M, G itself or those of further batches.
+      products: (T, T) inner products M: G itself, or the inner products of further batches.
       step_size: the step.
       rho: regularisation towards equal weights.
 

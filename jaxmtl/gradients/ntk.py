@@ -50,7 +50,7 @@ def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
       Traces change slowly: compute them about every 1000 steps, and pass the last ones in between,
       with ``every(ntk(T), 1000)``.
 
-    Deviations from the paper: the weights use the mean over the tasks, where the paper has T times
+    Deviations from the paper: the weights use the mean over the tasks, while the paper has T times
     the mean, and are averaged over the steps; jaxpi does both. The paper's losses are sums over the
     points; ``ntk_traces`` assumes means by default.
 

@@ -22,7 +22,7 @@ def cosmos(
 
     With u = p/||p||, v = L/||L|| and cos = <u, v> the weights are the gradient in the losses,
     w = p - beta (u - cos v) / ||L||. A weight may be negative if its task's loss is lower than the
-    preference asks for; that loss then rises in favour of the others.
+    preference requires; that loss then rises in favour of the others.
 
     Args:
       preference: (T,) array or tree of scalars p >= 0, not all 0; 1/T each if None (over the tasks

@@ -58,8 +58,7 @@ def famo(
       exact: with D(after) on the same batch, which ``famo_after_step`` records; this costs a second
         evaluation of the losses (no gradients);
       next batch: if nothing was recorded, with the losses of the next batch that has the task, at
-      no
-        cost and with the noise of the batches.
+        no cost and with the noise of the batches.
 
     Args:
       num_tasks: T.

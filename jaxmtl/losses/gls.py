@@ -29,7 +29,7 @@ def gls(*, lower_bounds: TaskVector | None = None, num_tasks: int | None = None)
       zero makes all weights zero, since the geometric mean is then at its minimum.
 
     Raises:
-      ValueError: at update, where ``losses`` are missing.
+      ValueError: at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -21,7 +21,7 @@ def initial_loss(
 ) -> Balancer:
     """Weigh each task by the reciprocal of its loss at the start, w_i = 1 / L_i(0).
 
-    Every weighted loss starts at one, whatever its unit.
+    Every weighted loss starts at one, in any unit.
 
     Args:
       num_tasks: T.

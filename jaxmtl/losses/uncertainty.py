@@ -61,7 +61,7 @@ def uncertainty_loss(
       >>> import jax, jax.numpy as jnp, jaxmtl
       >>> grad = jax.grad(jaxmtl.uncertainty_loss, argnums=1)
       >>> losses = jnp.array([1.0, 4.0])
-      >>> print(grad(losses, jnp.log(losses)))  # at rest where s = log L
+      >>> print(grad(losses, jnp.log(losses)))  # zero at s = log L
       [0. 0.]
 
     References:
@@ -122,7 +122,7 @@ def uncertainty(
       useful, so leave out a task that is solved almost exactly.
 
     Raises:
-      ValueError: for an unknown kind or ``num_tasks`` that does not fit; at update, where
+      ValueError: for an unknown kind or ``num_tasks`` that does not fit; at update, if
         ``losses`` are missing.
 
     Examples:

@@ -65,6 +65,5 @@ def check_colors(colors: Any, count: int) -> None:
     is_list = isinstance(colors, list | tuple) and len(colors) == count
     if not is_list or not all(map(is_color_like, colors)):
         raise ValueError(
-            f"colors must be a list of {count} colours that matplotlib knows, but it is"
-            f" {shown(colors)}."
+            f"colors must be a list of {count} colours of matplotlib, but it is {shown(colors)}."
         )

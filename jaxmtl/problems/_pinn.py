@@ -179,8 +179,8 @@ def relative_errors(
       value: ``(params, points) -> (N,)``, the network.
 
     Returns:
-      ``(params, split) -> {"boundary": ..., "residual": ...}``, root mean squares over that of
-      the solution; "residual", over all points, is the relative L2 error.
+      ``(params, split) -> {"boundary": ..., "residual": ...}``, root mean squares over the
+      solution's; "residual", over all points, is the relative L2 error.
     """
 
     def metrics(params: PyTree, split: Batch) -> dict[str, Array]:

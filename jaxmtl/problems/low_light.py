@@ -34,8 +34,7 @@ def low_light() -> Problem:
     The tasks, in order: "colour", "exposure", "reconstruction", "smoothness" and "structure"; see
     ``curve_losses`` and ``curve_metrics``. All parameters are shared. There are no losses from
     theory: a model that outputs zeros leaves the picture dark, with a smoothness loss of zero, and
-      so does the
-    best constant curve; the reciprocal of zero is no weight.
+    the best constant curve has a smoothness loss of zero too; the reciprocal of zero is no weight.
 
     Returns:
       A ``Problem`` whose splits hold "dark" and "truth" (N, 32, 32, 3), float32 in [0, 1], and

@@ -29,7 +29,7 @@ def multi_fashion(folder: str | Path = FOLDER) -> Problem:
 
     The canvas of 36 x 36 pixels is averaged over blocks of 2 x 2, so that a dense network on 324
     pixels is enough. Pairs of the training and the validation split come from the data set's
-    60000 training images, those of the test split from its 10000 test images; no image is in two
+    60000 training images, pairs of the test split from its 10000 test images; no image is in two
     splits, which are the same at every call. Both tasks have the 10-class cross-entropy as their
     loss and are evaluated by accuracy.
 

@@ -312,7 +312,10 @@ def stateful(start=lambda key: (init(key), {"steps": jnp.int32(0)}), state=lambd
         (lambda: jaxmtl.compare(PROBLEM, ["equal", "equal"]), "equal come twice"),
         (lambda: jaxmtl.compare(PROBLEM, ["ntk"]), "ntk needs ntk_traces at every step"),
         (lambda: jaxmtl.compare(PROBLEM, ["static"]), "static needs targets"),
-        (lambda: jaxmtl.compare(PROBLEM, [("mine", lambda T, key: jaxmtl.mgda())]), "was told"),
+        (
+            lambda: jaxmtl.compare(PROBLEM, [("mine", lambda T, key: jaxmtl.mgda())]),
+            "built with the number of tasks",
+        ),
         (lambda: jaxmtl.compare(PROBLEM, [("mine", jaxmtl.mgda())]), "a pair of a name and a"),
         (lambda: jaxmtl.compare(PROBLEM, seeds=0), "seeds must be a whole number"),
         (lambda: jaxmtl.compare(PROBLEM, learning_rates=[0.1]), "chosen on validation"),
