@@ -584,7 +584,7 @@ def test_wrong_number_of_tasks_is_refused(name):
     balancer = make(name)
     grads = as_tree(np.ones((2, 10)))
     extra = needed(name, grads)
-    with pytest.raises(ValueError, match="built for 3 tasks, but 2 came"):
+    with pytest.raises(ValueError, match="built for 3 tasks, but received 2"):
         balancer.update(grads, balancer.init(PARAMS), losses=np.ones(2), **extra)
 
 

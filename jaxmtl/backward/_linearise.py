@@ -106,8 +106,8 @@ def chosen(args: tuple[Any, ...], argnums: int | Sequence[int]) -> PyTree:
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if not all(-len(args) <= number < len(args) for number in numbers):
         raise ValueError(
-            f"argnums is {argnums}, but {len(args)} positional arguments came: pass every argument"
-            " to be differentiated by position."
+            f"argnums is {argnums}, but {len(args)} positional arguments were passed: pass every"
+            " argument to be differentiated by position."
         )
     if len({number % len(args) for number in numbers}) < len(numbers):
         raise ValueError(

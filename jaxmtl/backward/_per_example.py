@@ -73,7 +73,7 @@ def per_example(
         if len(args) != len(in_axes):
             raise ValueError(
                 f"in_axes is {in_axes}, for {len(in_axes)} positional arguments, but {len(args)}"
-                " arguments came."
+                " were passed: pass one for each entry of in_axes."
             )
         return jax.vmap(functools.partial(_scalar, loss_of_one, kwargs), in_axes)(*args)
 

@@ -41,8 +41,8 @@ def use_safe_cpu_compiler() -> None:
         return
     if _has_read_its_flags():
         raise RuntimeError(
-            "use_safe_cpu_compiler() came too late: JAX reads the compiler's flags before the first"
-            " computation, and one has run. Restart, and call it right after the imports."
+            "use_safe_cpu_compiler() was called too late: JAX reads the compiler's flags before"
+            " the first computation, and one has run. Restart, and call it right after the imports."
         )
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {CURE}".strip()
 

@@ -71,8 +71,8 @@ def check_built_for(weighting: Weighting, num_tasks: int) -> None:
     """Raise if a method that was built for T tasks receives another number of tasks."""
     if weighting.num_tasks not in (None, num_tasks):
         raise ValueError(
-            f"The balancer was built for {weighting.num_tasks} tasks, but {num_tasks} came: build"
-            f" it with num_tasks={num_tasks}, or with one value for each of them."
+            f"The balancer was built for {weighting.num_tasks} tasks, but received {num_tasks}:"
+            f" build it with num_tasks={num_tasks}, or with one value for each of them."
         )
 
 

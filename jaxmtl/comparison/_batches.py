@@ -91,7 +91,7 @@ def _stacked(batches: list[PyTree]) -> PyTree:
         if len(shapes) > 1:
             raise ValueError(
                 f"All batches of train must have the same shapes, but arrays of {sorted(shapes)}"
-                " came: leave out the last, smaller batch of an epoch."
+                " were returned: leave out the last, smaller batch of an epoch."
             )
         return np.stack([np.asarray(leaf) for leaf in leaves])
 

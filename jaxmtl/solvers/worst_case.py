@@ -221,7 +221,7 @@ def _follow(problem: _Problem, guess: _Point, longest: Array, max_iterations: in
         apart = high - low > 4 * eps * (jnp.abs(low) + jnp.abs(high))
         return best, flat, k, low, high, tries + 1, apart & ~is_last & ~reaches(z) & ~right(then)
 
-    # From no z at all to one of which rounding leaves no more than the radius.
+    # The range of k: from z = 0 to a z whose rounding error is as large as the radius.
     least = jnp.min(jnp.where(present, mean / scale, jnp.inf))
     most = 2 * (longest + radius) + radius / jnp.sqrt(_noise(scale))
     start = guess, guess, least, least, least, jnp.zeros((), jnp.int32), ~right(guess)

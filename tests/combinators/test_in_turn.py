@@ -362,7 +362,7 @@ def test_one_array_of_losses_in_a_scan_of_tuples():
             lambda: jaxmtl.value_and_balanced_grad(
                 losses_fn, jaxmtl.in_turn(jaxmtl.equal(num_tasks=2))
             )(jaxmtl.in_turn(jaxmtl.equal(num_tasks=2)).init(params()), params()),
-            "built for 2 tasks, but 3 came",
+            "built for 2 tasks, but received 3",
         ),
     ],
 )
