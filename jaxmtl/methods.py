@@ -560,7 +560,7 @@ METHODS: dict[str, Method] = {
 
 
 def describe(name: str) -> tuple[str, ...]:
-    """The line of a method as the README prints it.
+    """Return the line of a method as the README prints it.
 
     Returns:
       The weights, the inputs, the backward passes of a step, the degree, the length of the update

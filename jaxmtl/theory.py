@@ -22,7 +22,7 @@ __all__ = [
 
 
 def zero_output_cross_entropy(num_classes: int) -> float:
-    """Cross-entropy of a classifier whose logits are all zero, log K, in nats.
+    """Compute the cross-entropy of a classifier whose logits are all zero, log K, in nats.
 
     Args:
       num_classes: K, at least 2; 2 for a binary cross-entropy.
@@ -45,7 +45,7 @@ def zero_output_cross_entropy(num_classes: int) -> float:
 def zero_output_squared_error(
     targets: ArrayLike, *, reduction: str = "sum", halved: bool = False
 ) -> float:
-    """Squared error of a regressor whose outputs are all zero, E[||y||^2].
+    """Compute the squared error of a regressor whose outputs are all zero, E[||y||^2].
 
     Args:
       targets: (N,) or (N, ...) targets of N examples.
@@ -67,7 +67,7 @@ def zero_output_squared_error(
 
 
 def prior_cross_entropy(frequencies: ArrayLike) -> float:
-    """Cross-entropy of always predicting the class frequencies: their entropy, in nats.
+    """Compute the cross-entropy of always predicting the class frequencies: their entropy, in nats.
 
     Args:
       frequencies: (K,) class frequencies or counts; they are normalised.
@@ -94,7 +94,7 @@ def prior_cross_entropy(frequencies: ArrayLike) -> float:
 
 
 def prior_binary_cross_entropy(frequencies: ArrayLike) -> float:
-    """Binary cross-entropy of always predicting the frequency of the positive class.
+    """Compute the binary cross-entropy of always predicting the frequency of the positive class.
 
     Args:
       frequencies: the frequency q in [0, 1] of a positive label, or an array of them if the
@@ -123,7 +123,7 @@ def prior_binary_cross_entropy(frequencies: ArrayLike) -> float:
 def prior_squared_error(
     targets: ArrayLike, *, reduction: str = "sum", halved: bool = False
 ) -> float:
-    """Squared error of always predicting the mean target, E[||y - E y||^2].
+    """Compute the squared error of always predicting the mean target, E[||y - E y||^2].
 
     Args:
       targets: (N,) or (N, ...) targets of N examples.

@@ -13,7 +13,7 @@ from jaxmtl.balancing._gram import rows
 
 @described
 def trimmed_mean(num_trimmed: int, *, num_tasks: int | None = None) -> Balancer:
-    """Average, at each coordinate, without the largest and the smallest entries.
+    """Average the gradients, at each coordinate, without the largest and the smallest entries.
 
     Args:
       num_trimmed: the number of entries left out at either end.

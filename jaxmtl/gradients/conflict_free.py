@@ -22,7 +22,7 @@ def conflict_free(
     length: str = "projection",
     num_tasks: int | None = None,
 ) -> Balancer:
-    """Follow the direction with equal cosines to all gradients, as far as they reach along it.
+    """Follow the direction with equal cosines to all gradients, scaled by the projections.
 
     u ~ J' D^-1 C^+ p of length one, with norms D and cosines C: its cosines with the gradients have
     the ratios p. d = (sum_i n_i cos(g_i, u)) u, with n_i = ||g_i|| or a common norm for all.

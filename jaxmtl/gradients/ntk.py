@@ -33,7 +33,7 @@ class NTKState(NamedTuple):
 
 @described
 def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
-    """Weigh by the traces of the neural tangent kernels, mean_j tr K_j / tr K_i, averaged.
+    """Weigh by inverse traces of the neural tangent kernels, mean_j tr K_j / tr K_i, averaged.
 
     K_i holds the inner products of the gradients of task i's residuals, one residual for each
     point; its trace is how fast that loss falls under gradient descent. It cannot be computed from

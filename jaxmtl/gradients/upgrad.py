@@ -12,7 +12,7 @@ from jaxmtl.solvers.dual_cone import dual_cone
 
 @described
 def upgrad(preference: TaskVector | None = None, *, num_tasks: int | None = None) -> Balancer:
-    """Project each gradient on the dual cone of all gradients, and sum.
+    """Project each gradient on the dual cone of all gradients, and sum the projections.
 
     d = sum_i project(p_i g_i), project(d) the nearest point of {d : <g_j, d> >= 0 for all j}; in
     weights, w = sum_i argmin v'Gv over v >= p_i e_i.
