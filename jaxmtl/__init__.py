@@ -1,4 +1,4 @@
-"""Balance several losses in JAX: every method a pure function and an optax transformation.
+"""Balance several losses in JAX: every method is a pure function and an optax transformation.
 
 losses -> per-task gradients -> (Gramian, losses) -> task weights -> combined gradient -> optax
 
@@ -22,19 +22,19 @@ Combinators, from balancer to balancer
     ``on_shared``, ``prioritise``, ``with_fixed``, ``every``, ``smooth``, ``warm_up``,
     ``in_turn``, ``skip_broken``, ``skip_rounding``, ``report_only``; before a balancer in a chain
     ``per_task``
-Which method suits these losses
-    ``compare``, of a ``Problem``, gives a ``Comparison``
+Comparison of methods on given losses
+    ``compare`` takes a ``Problem`` and returns a ``Comparison``
 Several rewards in place of losses
     ``group_advantages``
 Reading a state
     ``find_state``, ``by_task``, ``scalars``, ``diagnostics``
-A method of one's own
+Methods of your own
     ``make_balancer`` with ``Weighting``, ``Given``, ``Preparation``, ``Timing``, ``Reporting``;
     ``Balancer``, ``BalancerState``
 Modules
     ``methods`` (the table of all methods, and ``methods.make``), ``pareto``, ``solvers``,
-    ``theory``; on first use ``problems``, ``plotting`` and ``reproductions`` (published tables,
-    run again)
+    ``theory``; loaded on first use: ``problems``, ``plotting`` and ``reproductions`` (runs of
+    published tables)
 """
 
 import importlib
@@ -127,7 +127,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Load on first use what needs more than jax and optax."""
+    """Load on first use the parts that need more than jax and optax."""
     if name in ("plotting", "problems", "reproductions"):
         return importlib.import_module(f"jaxmtl.{name}")
     if name in ("Comparison", "Problem", "compare"):

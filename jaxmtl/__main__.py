@@ -1,4 +1,4 @@
-"""Which way of balancing suits my losses? ``python -m jaxmtl`` compares them on small problems."""
+"""Compare balancing methods on small problems or your own: ``python -m jaxmtl``."""
 
 import argparse
 import contextlib
@@ -23,7 +23,7 @@ from jaxmtl.problems._own import load_own
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; returns the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal or pipe that knows ASCII only
+        sys.stdout.reconfigure(errors="replace")  # a terminal or pipe that has ASCII only
     options = _parser().parse_args(arguments)
     try:
         status = _list_methods() if options.list else _prepare(options)
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    """Refuse what cannot work before any training; else compare."""
+    """Report everything that cannot work before any training; otherwise compare."""
     own = ":" in options.problem
     if not own and options.problem not in PROBLEMS:
         return _refuse(
@@ -74,7 +74,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _unknown(kind: str, unknown: list[str], names: Collection[str]) -> str:
-    """Name all that there is not, with what may have been meant, and all that there is."""
+    """List the unknown names, with similar known names, and all known names."""
 
     def near(name: str) -> str:
         found = nearest(name, names)

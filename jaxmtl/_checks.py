@@ -1,7 +1,7 @@
-"""What may be asked of the inputs, said in full sentences before anything is traced.
+"""Checks of inputs, with messages in full sentences, before anything is traced.
 
-A number may be Python's, NumPy's or a JAX scalar. One that is traced, such as those of
-``optax.inject_hyperparams``, has no value yet: of it the type and the shape are checked.
+A number may be Python's, NumPy's or a JAX scalar. A traced number, such as those of
+``optax.inject_hyperparams``, has no value yet: only its type and shape are checked.
 """
 
 import math
@@ -23,7 +23,7 @@ def check_num_tasks(num_tasks: Any) -> int:
 
 
 def optional_num_tasks(num_tasks: int | None) -> int | None:
-    """Check ``num_tasks`` where a method can do without it."""
+    """Check ``num_tasks`` for a method that also works without it."""
     return None if num_tasks is None else check_num_tasks(num_tasks)
 
 
@@ -64,14 +64,14 @@ def check_count(name: str, value: Any, minimum: int = 1) -> Any:
 
 
 def static_count(name: str, value: Any, minimum: int = 1) -> int:
-    """Read a whole number of at least ``minimum`` by which arrays are shaped, or loops unrolled.
+    """Read a whole number of at least ``minimum`` that sets array shapes or unrolled loops.
 
     Raises:
-      ValueError: also for one that is traced.
+      ValueError: also for a traced number.
     """
     if isinstance(value, jax.Array):
         raise ValueError(
-            f"{name} must be a Python int, because arrays are shaped by it, but it is"
+            f"{name} must be a Python int, because it sets the shapes of arrays, but it is"
             f" {shown(value)}. {STATIC}"
         )
     check_count(name, value, minimum)
@@ -79,7 +79,7 @@ def static_count(name: str, value: Any, minimum: int = 1) -> int:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Raise unless True or False came."""
+    """Raise unless ``value`` is True or False."""
     if not isinstance(value, bool | np.bool_):
         traced = f" {STATIC}" if isinstance(value, jax.core.Tracer) else ""
         raise ValueError(f"{name} must be True or False, but it is {shown(value)}.{traced}")
@@ -92,13 +92,13 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def check_callable(name: str, value: Any, call: str) -> None:
-    """Raise unless a function came; ``call`` says how it will be called."""
+    """Raise unless ``value`` is a function; ``call`` says how it will be called."""
     if not callable(value):
         raise ValueError(f"{name} must be a function {call}, but it is {shown(value)}.")
 
 
 def check_argnums(argnums: Any) -> Any:
-    """Read which positional arguments are meant: an int, or a tuple of different ones."""
+    """Read the positional arguments to differentiate: an int, or a tuple of different ints."""
     several = isinstance(argnums, tuple | list)
     numbers = argnums if several else [argnums]
     kinds = int | np.integer
@@ -113,7 +113,7 @@ def check_argnums(argnums: Any) -> Any:
 
 
 def check_optimizer(name: str, value: Any) -> None:
-    """Raise unless an optax transformation came, and none that reduces stacked gradients."""
+    """Raise unless ``value`` is an optax transformation, and not a balancer."""
     is_balancer = hasattr(value, "weighting")
     if is_balancer or not (hasattr(value, "init") and hasattr(value, "update")):
         cure = " Call it: optax.adam(1e-2) makes one, optax.adam does not." * callable(value)
@@ -126,13 +126,13 @@ def check_optimizer(name: str, value: Any) -> None:
 
 
 def real_array(name: str, value: Any, shape: str = "", *, ndim: int | None = None) -> Any:
-    """Read an array of real numbers, of so many axes; ``shape`` says which, as "(N, T)".
+    """Read an array of real numbers with the given axes; ``shape`` describes them, as "(N, T)".
 
     Returns:
-      A JAX array as it came, anything else as a NumPy array, in which no digit is lost.
+      A JAX array unchanged, anything else as a NumPy array without loss of digits.
 
     Raises:
-      ValueError: where it is no array of numbers, or has other axes.
+      ValueError: if it is not an array of numbers, or has other axes.
     """
     try:
         array = value if isinstance(value, jax.Array) else np.asarray(value)
@@ -149,7 +149,7 @@ def real_array(name: str, value: Any, shape: str = "", *, ndim: int | None = Non
 
 
 def check_floating(what: str, tree: PyTree, *, or_whole: bool = False) -> None:
-    """Raise unless all leaves are real floating-point numbers, or whole ones where they may be."""
+    """Raise unless all leaves are real floating-point numbers (or whole ones with ``or_whole``)."""
     kinds = (jnp.floating, jnp.integer, jnp.bool_) if or_whole else (jnp.floating,)
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not is_real(leaf, kinds):
@@ -177,7 +177,7 @@ def is_real(leaf: Any, kinds: Sequence[Any] = (jnp.floating, jnp.integer, jnp.bo
 
 
 def shown(value: Any) -> str:
-    """A value in a message: in brief, and a traced one without its innards."""
+    """A value in a message: shortened, and a traced one by its type and shape."""
     if isinstance(value, jax.core.Tracer):
         return f"a traced {value.dtype}{list(value.shape)}"
     text = " ".join(repr(value).split())
@@ -185,14 +185,14 @@ def shown(value: Any) -> str:
 
 
 def wide_dtype(*dtypes: Any) -> jnp.dtype:
-    """float32, or float64 where one of these is; also where types must not be promoted."""
+    """float32, or float64 if one of these is; also under strict type promotion."""
     return jnp.dtype(jnp.float64 if jnp.dtype(jnp.float64) in dtypes else jnp.float32)
 
 
 def leaf_path(path: tuple[Any, ...]) -> str:
     """Write a parameter's path as "trunk/dense_0/kernel".
 
-    A flax nnx variable is the same leaf with and without its ``.value``, which is left out.
+    A flax nnx variable gives the same path with and without its ``.value``, which is left out.
     """
     if path and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]
@@ -212,7 +212,7 @@ def _check_number(
     kinds: Sequence[Any] = (jnp.floating, jnp.integer),
     why: str = "",
 ) -> Any:
-    """Read a number as Python's; a traced one as it is."""
+    """Read a number as Python's; a traced one is returned unchanged."""
     number = _number(value, kinds)
     traced = isinstance(number, jax.core.Tracer)
     if number is None or not (traced or fits(number)):
@@ -221,7 +221,7 @@ def _check_number(
 
 
 def _number(value: Any, kinds: Sequence[Any]) -> Any:
-    """A real number as Python's, a traced one as it is; None for anything else."""
+    """A real number as Python's, a traced one unchanged; None for anything else."""
     is_array = isinstance(value, np.generic | np.ndarray | jax.Array) and value.shape == ()
     if not is_array and (isinstance(value, bool) or not isinstance(value, int | float)):
         return None

@@ -14,7 +14,7 @@ from jaxmtl._task_values import constant_vector
 from jaxmtl._typing import Array, PyTree, TaskVector
 from jaxmtl.solvers.scaling import reciprocal
 
-# Deviations this small beside the rewards themselves are what rounding leaves of equal ones.
+# Deviations this small compared with the rewards are the rounding errors of equal rewards.
 ROUNDING = 8
 
 
@@ -27,32 +27,32 @@ def group_advantages(
 ) -> Array:
     """Turn several rewards into one advantage for each answer, for group-relative policy gradients.
 
-    Each reward is standardised among the answers to the same prompt, A_k = (r_k - mean) / std; then
-    comes the weighted sum A = sum_k w_k A_k, and last (A - mean) / std over the batch. Rewards so
-    keep their own voice whatever their scales, where a sum of raw rewards, standardised, would let
-    different answers have the same advantage.
+    Each reward is standardised among the answers to the same prompt, A_k = (r_k - mean) / std. Then
+    follow the weighted sum A = sum_k w_k A_k and its standardisation (A - mean) / std over the
+    batch. So each reward keeps its influence for any scale. If the sum of raw rewards were
+    standardised, different answers could have the same advantage.
 
     Args:
       rewards: a tree of (B,) arrays, such as ``{"correct": ..., "short": ...}``, or one (B, K)
-        array; NaN where an answer does not have a reward.
+        array; NaN if an answer does not have a reward.
       groups: (B,) whole numbers, the same for answers to the same prompt.
-      group_size: how many answers in a row have the same prompt; in place of ``groups``.
-      weights: (K,) array or tree of scalars, by name where the rewards have names; ones if None.
+      group_size: the number of consecutive answers to the same prompt; in place of ``groups``.
+      weights: (K,) array or tree of scalars, by name if the rewards have names; ones if None.
 
     Returns:
-      (B,) advantages of mean zero and variance one over the batch (zero where no answer differs
-      from its group), in float32 or better. The same for rewards that are multiplied by positive
-      numbers, each by its own, or shifted. An absent reward has no part in its group's mean and
-      deviation, and adds nothing to the answer's sum; an answer without any has advantage zero and
-      no part in the batch. Rewards that are equal within a group add nothing; equal up to rounding
-      as well. A reward that is infinite makes its group NaN, and so the batch.
+      (B,) advantages of mean zero and variance one over the batch (zero if no answer differs
+      from its group), in float32 or better. They do not change if each reward is multiplied by a
+      positive number of its own, or shifted. A missing reward has no part in its group's mean and
+      deviation, and adds nothing to the answer's sum; an answer without any reward has advantage
+      zero and no part in the batch. Rewards that are equal within a group, up to rounding, add
+      nothing. An infinite reward makes its group NaN, and so the batch.
 
     Deviations from the paper: no epsilon is added to the deviations, which are those of the
     population (over n, not n - 1).
 
     Raises:
-      ValueError: where the rewards are not arrays of one length, the groups do not fit, or both or
-        none of ``groups`` and ``group_size`` are given; where the weights are not one a reward.
+      ValueError: if the rewards are not arrays of one length, the groups do not fit, both or
+        none of ``groups`` and ``group_size`` are given, or there is not one weight per reward.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -81,23 +81,24 @@ def group_advantages(
 
 
 def _standardised(values: Array, there: Array, *, index: Array, sizes: Array) -> Array:
-    """(x - mean) / std among those of the same index; zero where they differ by rounding alone.
+    """(x - mean) / std among entries of the same index; zero if they differ only by rounding.
 
     Args:
       values: (B,) x.
       there: (B,) bool, which of them count; the others are zero in the result.
       index: (B,) int32 below B.
-      sizes: (B,) what the values were computed from, whose rounding they carry.
+      sizes: (B,) sizes of the numbers from which the values were computed, for their rounding
+        error.
     """
 
     def among(reduce: Callable[..., Array], x: Array, without: float) -> Array:
-        """A number for each group, brought back to its members."""
+        """A number for each group, given back to its members."""
         return reduce(jnp.where(there, x, without), index, len(index))[index]
 
     least, most = among(segment_min, values, jnp.inf), among(segment_max, values, -jnp.inf)
     spread = jnp.where(there, most - least, 0)
     count = jnp.maximum(among(segment_sum, jnp.ones_like(values), 0), 1)
-    # From 0 to 1: equal values stay equal, and squares in the range of the type.
+    # From 0 to 1, so that equal values stay equal and squares stay in the range of the type.
     inside = jnp.where(there, values - least, 0) * reciprocal(spread)
     away = inside - among(segment_sum, inside, 0) / count
     variance = among(segment_sum, away**2, 0) / count
@@ -126,7 +127,7 @@ def _group_index(groups: Array | None, group_size: int | None, num_answers: int)
     """The groups as whole numbers from 0 to less than B."""
     if (groups is None) == (group_size is None):
         raise ValueError(
-            "The answers to one prompt must be told by either groups, (B,) whole numbers, or"
+            "The answers to one prompt must be identified by either groups, (B,) whole numbers, or"
             f" group_size, but groups is {shown(groups)} and group_size {shown(group_size)}."
         )
     if group_size is not None:
@@ -140,7 +141,7 @@ def _group_index(groups: Array | None, group_size: int | None, num_answers: int)
         raise ValueError(f"groups must hold whole numbers, but it is {shown(groups)}.")
     if groups.shape != (num_answers,):
         raise ValueError(
-            f"groups must have shape {(num_answers,)}, one number an answer, but it has"
+            f"groups must have shape {(num_answers,)}, one number per answer, but it has"
             f" {groups.shape}."
         )
     _, index = jnp.unique(jnp.asarray(groups), return_inverse=True, size=num_answers)

@@ -1,7 +1,7 @@
-"""The one place where a program's target decides about its code.
+"""Code that depends on a program's target platform.
 
-What a program is lowered for is known when it is lowered, and not before: ahead of time, exported,
-or placed by its arguments, it need not be for the machine on which it is written.
+The target of a program is known when it is lowered, and not before: if the program is compiled
+ahead of time, exported, or placed by its arguments, it need not be this machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,16 +15,16 @@ from jaxmtl._typing import Array, PyTree
 
 
 def by_target(*args: Any, default: Callable[..., Any], **ways: Callable[..., Any]) -> Any:
-    """What the way for the target makes of arrays: ``by_target(x, cpu=f, default=g)``.
+    """Apply the function for the target to arrays: ``by_target(x, cpu=f, default=g)``.
 
-    All ways are traced, and must return the like. The program lowered for one platform holds only
-    its own, as a choice of one from one, of which XLA leaves nothing.
+    All functions are traced, and must return the same types. A program lowered for one platform
+    holds only its own function, as a choice of one from one, which XLA removes.
     """
     return lax.platform_dependent(*args, default=default, **ways)
 
 
 def barrier(*arrays: Array, targets: Sequence[str]) -> tuple[Array, ...]:
-    """The same arrays; programs for these targets compute them as one step, before what follows."""
+    """The same arrays; programs for these targets compute them as one step, before later steps."""
     if not any(isinstance(array, jax.core.Tracer) for array in arrays):
         return arrays
     ways = dict.fromkeys(targets, lambda *arrays: lax.optimization_barrier(arrays))
@@ -32,11 +32,11 @@ def barrier(*arrays: Array, targets: Sequence[str]) -> tuple[Array, ...]:
 
 
 def made_once(tree: PyTree) -> PyTree:
-    """The same arrays, of which a GPU makes the large ones once for all that read them.
+    """The same arrays; a GPU computes the large ones once for all operations that read them.
 
-    XLA would make gradients anew for each reader, from a product that is laid out in another way:
-    a launch each time, and memory for what they are made from until the last has read them. Small
-    ones are written together.
+    XLA would compute gradients again for each reader, from a product in another layout: a launch
+    each time, and memory for its inputs until the last reader has finished. Small arrays are
+    written together.
     """
 
     def once(leaf: Array) -> Array:
@@ -47,11 +47,11 @@ def made_once(tree: PyTree) -> PyTree:
 
 
 def may_be_sharded(arrays: Sequence[Array]) -> bool:
-    """Whether arrays may be spread over devices, as their types and the mesh of the context tell.
+    """Whether arrays may be sharded, according to their types and the mesh of the context.
 
-    Arguments of ``jit`` with a ``NamedSharding`` bear its mesh, and so does what is computed from
-    them; inside ``shard_map`` each device has arrays of its own. What cannot be seen: shardings
-    that only ``jit(..., in_shardings=...)`` gives, to arrays that have none.
+    Arguments of ``jit`` with a ``NamedSharding`` have its mesh, and so do the arrays computed from
+    them; inside ``shard_map`` each device has arrays of its own. Not visible are shardings that
+    only ``jit(..., in_shardings=...)`` gives, to arrays that have none.
     """
     meshes = [jax.typeof(array).sharding.mesh for array in arrays]
     return any(

@@ -1,4 +1,4 @@
-"""What an optimizer's state tells of a step, as a flat dict for TensorBoard, W&B and the like."""
+"""The values of a step in an optimizer's state, as a flat dict for TensorBoard, W&B and so on."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,42 +19,44 @@ from jaxmtl.losses.lagrangian import LagrangianState
 
 
 def scalars(opt_state: PyTree, losses: TaskVector) -> dict[str, Array]:
-    """Say in a flat dict of named scalars what the losses are and what the state holds of a step.
+    """Return the losses and the values of a step in the state as a flat dict of named scalars.
 
-    With losses named ``depth`` and ``labels`` it has ``loss/depth``; where the balancer knows
-    ``num_tasks``, ``weight/depth`` and ``share/depth``, the weight over the sum of all (zero where
-    the weight is); and with ``report_only``, as ``jaxmtl.diagnostics.Report`` explains them,
-    ``norm/depth``, ``cosine/depth-labels`` for each pair, ``update_cosine/depth``, ``broken/depth``
-    (at how many steps so far loss or gradient was not finite), ``conflicts``, ``norm_ratio``,
-    ``similarity`` and ``stationarity``. Of ``lagrangian`` come ``multiplier/depth``,
-    ``slack/depth`` (infinite at an objective) and ``at_largest/depth``.
+    With losses named ``depth`` and ``labels`` it has ``loss/depth``. If the balancer was built with
+    ``num_tasks``, it has ``weight/depth`` and ``share/depth``, the weight over the sum of all
+    weights (zero if the weight is). With ``report_only``, it has the values of
+    ``jaxmtl.diagnostics.Report``: ``norm/depth``, ``cosine/depth-labels`` for each pair,
+    ``update_cosine/depth``, ``broken/depth`` (the number of steps so far at which loss or gradient
+    was not finite), ``conflicts``, ``norm_ratio``, ``similarity`` and ``stationarity``. With
+    ``lagrangian``, it has ``multiplier/depth``, ``slack/depth`` (infinite for an objective) and
+    ``at_largest/depth``.
 
-    Of a step that was not finite, the weights are those of the step before, and the report is its
-    own; with ``every``, the report is of the last step that asked. What is not finite is shown as
-    it is.
+    After a step that was not finite, the weights are those of the step before, and the report is
+    that of the step itself; with ``every``, the report is that of the last step that computed
+    weights. Values that are not finite are included as they are.
 
-    Where there are several balancers, as in ``optax.partition``, their names begin with what tells
-    their places in the tree apart: ``trunk/weight/depth`` and ``head/weight/depth``.
+    If there are several balancers, as in ``optax.partition``, their names begin with the part of
+    their paths in the tree that distinguishes them: ``trunk/weight/depth`` and
+    ``head/weight/depth``.
 
-    What ``optax.snapshot`` measures is listed too, under its own name, if it is one scalar or has
-    shape (T,), one for each task within ``per_task``. So come the norms of the gradients ahead of
-    ``per_task`` beside ``norm/depth``, the norms of what the balancer measured.
+    Measurements of ``optax.snapshot`` are included too, under their own names, if they are one
+    scalar or have shape (T,), one for each task within ``per_task``. So the norms of the gradients
+    before ``per_task`` can be shown beside ``norm/depth``, the norms that the balancer measured.
 
     Args:
       opt_state: any tree that holds states of balancers: of a chain, a named chain, a wrapper, a
         partition, several optimizers, or a whole ``TrainState``.
-      losses: the losses that went into ``update``, a tree of scalars or a (T,) array. Tasks are
-        named by their paths, ``depth`` or ``aux/0``, and by their numbers where there are none.
+      losses: the losses that were passed to ``update``, a tree of scalars or a (T,) array. Tasks
+        are named by their paths, ``depth`` or ``aux/0``, or by their numbers if there are no paths.
 
     Returns:
-      A dict from names to scalars: NumPy's, each array fetched whole, or traced where state or
-      losses are, as within ``jit``. There every scalar is a result for XLA to compile: with many
-      tasks and a report, call it outside (20 tasks on CPU: 5 s to compile, or 2 ms a call outside).
+      A dict from names to scalars. They are NumPy's, with each array fetched whole, or traced if
+      state or losses are, as within ``jit``. Within ``jit`` every scalar is a result for XLA to
+      compile: with many tasks and a report, call it outside (20 tasks on CPU: 5 s to compile, or
+      2 ms per call outside).
 
     Raises:
-      ValueError: where no balancer's state is found, where it is of another number of tasks than
-        the losses, and where two scalars would bear one name.
-
+      ValueError: if no balancer's state is found, if it has another number of tasks than the
+        losses, or if two scalars would have the same name.
     Examples:
       >>> import jax.numpy as jnp, jaxmtl, optax
       >>> optimizer = optax.chain(
@@ -111,9 +113,9 @@ def scalars(opt_state: PyTree, losses: TaskVector) -> dict[str, Array]:
         for name, value in _named(row, values, names):
             if name in found:
                 raise ValueError(
-                    f"Two scalars would bear the name {name!r}: give the tasks, the parts of the"
-                    " optimizer and its snapshots names from which others do not arise when they"
-                    ' are joined by "/" and "-".'
+                    f"Two scalars would have the name {name!r}: rename the tasks, the parts of the"
+                    " optimizer or its snapshots, so that no two names are equal when they are"
+                    ' joined by "/" and "-".'
                 )
             found[name] = value
     return found
@@ -138,7 +140,7 @@ def _of_balancer(state: BalancerState) -> Iterator[tuple[str, Any]]:
 
 
 def _of_snapshots(opt_state: PyTree, shape: tuple[int, ...]) -> list[tuple[str, Any]]:
-    """What ``optax.snapshot`` keeps, if it is a scalar or one for each task, and no tree."""
+    """The measurements of ``optax.snapshot`` that are a scalar, or one scalar for each task."""
     by_name: dict[str, list[tuple[Any, Any]]] = {}
     for path, state in find_nodes(optax.SnapshotState, opt_state):
         for name, measured in state.measurement.items():
@@ -153,7 +155,7 @@ def _of_snapshots(opt_state: PyTree, shape: tuple[int, ...]) -> list[tuple[str, 
 
 @jax.jit
 def _shares(weights: Array) -> Array:
-    # No weight, no share: before the first step all are zero.
+    # A weight of zero has a share of zero: before the first step all weights are zero.
     return weights / jnp.where(weights == 0, 1, jnp.sum(weights))
 
 
@@ -161,7 +163,7 @@ def _named(row: str, values: Any, names: list[str]) -> Iterator[tuple[str, Array
     """One scalar, one for each task, or one for each pair of tasks."""
     values = _leaf(values)
     if not isinstance(values, jax.core.Tracer):
-        values = np.asarray(values)  # on the host, all of the array at once
+        values = np.asarray(values)  # to the host, the whole array at once
     if values.ndim == 0:
         yield row, values[()]
         return
@@ -174,13 +176,13 @@ def _named(row: str, values: Any, names: list[str]) -> Iterator[tuple[str, Array
 
 
 def _leaf(value: Any) -> Any:
-    """The array itself, which flax nnx wraps into a variable."""
+    """The array itself, without the variable in which flax nnx wraps it."""
     (leaf,) = jax.tree.leaves(value)
     return leaf
 
 
 def _by_place(entries: list[tuple[Any, Any]]) -> list[tuple[str, Any]]:
-    """The nodes with the keys at which their paths part from others', which tell each from all."""
+    """The nodes, each with the keys of its path at which it differs from the other nodes' paths."""
 
     def parting(path: Any) -> Any:
         for depth, key in enumerate(path):

@@ -1,4 +1,4 @@
-"""Which value belongs to which task: by name, or by the order of ``jax.tree.leaves``."""
+"""The assignment of values to tasks: by name, or by the order of ``jax.tree.leaves``."""
 
 import collections
 import functools
@@ -13,12 +13,12 @@ from jaxmtl._typing import TaskVector
 
 
 class TaskNames(NamedTuple):
-    """What the tasks are called in the arguments that say something of each task.
+    """The tasks' names in the arguments that have one value per task.
 
     Attributes:
-      names: their names in ``jax.tree.leaves`` order; None where no argument has names.
-      written: the same names in the order in which the user wrote them down.
-      by_position: the arguments that have no names.
+      names: their names in ``jax.tree.leaves`` order; None if no argument has names.
+      written: the same names in the order in which the user wrote them.
+      by_position: the arguments without names.
     """
 
     names: tuple[str, ...] | None = None
@@ -27,17 +27,17 @@ class TaskNames(NamedTuple):
 
 
 def common_names(known: TaskNames | None = None, /, **values: TaskVector | None) -> TaskNames:
-    """The tasks' names, of arguments that all give the same or none.
+    """The tasks' names, from arguments that all give the same names or none.
 
-    Where some give the names in another order than the sorted one of ``jax.tree.leaves``, and
-    others give their values by position, it is said once which value goes to which name.
+    If some arguments give the names in another order than the sorted one of ``jax.tree.leaves``,
+    and others give their values by position, a warning says once which value belongs to which name.
 
     Args:
-      known: what the balancer knows already.
-      **values: arguments of one value a task, by the argument's name.
+      known: the names that the balancer was built with.
+      **values: arguments with one value per task, by the argument's name.
 
     Raises:
-      ValueError: where two arguments name the tasks differently, or in another order.
+      ValueError: if two arguments name the tasks differently, or in another order.
     """
     known = TaskNames() if known is None else known
     named = {} if known.names is None else {"the balancer's values": known.names}
@@ -47,13 +47,13 @@ def common_names(known: TaskNames | None = None, /, **values: TaskVector | None)
         if names is not None:
             named[argument] = names
             as_written = _names(_with_order_kept(value))
-            # The order that is not the sorted one is the one that could have been meant.
+            # The order that is not sorted is the one the user could have had in mind.
             written = as_written if written is None or as_written != names else written
         elif value is not None and argument not in by_position and not _all_equal(value):
             by_position.append(argument)
     if len(set(named.values())) > 1:
         raise ValueError(
-            "The tasks must bear the same names in the same order everywhere, but they are "
+            "The tasks must have the same names in the same order everywhere, but they are "
             + "; ".join(f"{', '.join(names)} in {argument}" for argument, names in named.items())
             + ". Give them in the same kind of tree: JAX sorts the names of a dict, not those of an"
             " OrderedDict or a named tuple."
@@ -65,7 +65,7 @@ def common_names(known: TaskNames | None = None, /, **values: TaskVector | None)
 
 
 def shown_names(losses: Any) -> tuple[str, ...]:
-    """What to call the tasks in print: by their names, or their numbers where they have none."""
+    """The tasks' labels in print: their names, or their numbers if they have none."""
     entries = jax.tree.leaves_with_path(losses)
     if len(entries) == 1 and np.ndim(entries[0][1]) == 1:
         return tuple(map(str, range(np.shape(entries[0][1])[0])))
@@ -87,7 +87,7 @@ def _is_text(leaf: Any) -> bool:
 
 
 def in_written_order(tree: Any, written: Any) -> Any:
-    """The tree with its dicts in the order of those of a tree of the same structure."""
+    """The tree with its dicts ordered like those of a tree of the same structure."""
     if type(tree) is dict:
         return {key: in_written_order(tree[key], value) for key, value in written.items()}
     if isinstance(tree, list | tuple):
@@ -102,7 +102,7 @@ def _like(sequence: Any, values: list[Any]) -> Any:
 
 
 def _with_order_kept(tree: Any) -> Any:
-    """The tree with dicts that JAX does not sort."""
+    """The tree with its dicts in a form that JAX does not sort."""
     if isinstance(tree, dict):
         entries = {key: _with_order_kept(value) for key, value in tree.items()}
         return collections.OrderedDict(entries)
@@ -112,9 +112,9 @@ def _with_order_kept(tree: Any) -> Any:
 
 
 def _all_equal(value: Any) -> bool:
-    """Whether all values are the same, so that it does not matter which goes where.
+    """Whether all values are equal, so that their order does not matter.
 
-    Of arrays on a device nobody can tell without waiting for them.
+    For arrays on a device this is not known without waiting for them.
     """
     leaves = jax.tree.leaves(value)
     if not leaves or any(isinstance(leaf, jax.Array) for leaf in leaves):

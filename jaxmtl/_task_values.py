@@ -1,4 +1,4 @@
-"""One value a task: what a user may write for it, and what is refused in a full sentence."""
+"""One value per task: the accepted forms, and the messages for all others."""
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,14 @@ def task_vector(name: str, value: TaskVector, num_tasks: int | None = None) -> A
     Args:
       name: the argument's name, for the message.
       value: an array of shape (T,), or a tree of scalars in ``jax.tree.leaves`` order.
-      num_tasks: the length to insist on, if known.
+      num_tasks: the required length, if known.
 
     Returns:
-      An array of shape (T,); a NumPy array where nothing of the input is on a device, so that a
+      An array of shape (T,); a NumPy array if no part of the input is on a device, so that a
       balancer can be built before JAX chooses its devices.
 
     Raises:
-      ValueError: where the value is not one scalar per task, or of another length.
+      ValueError: if the value is not one scalar per task, or has another length.
     """
     leaves = jax.tree.leaves(value)
     if not all(is_real(leaf) for leaf in leaves):
@@ -49,12 +49,12 @@ def task_mask(name: str, value: TaskVector, num_tasks: int | None = None) -> Arr
     """Read one bool per task.
 
     Raises:
-      ValueError: where the value is not one scalar per task, or not of type bool.
+      ValueError: if the value is not one scalar per task, or not of type bool.
     """
     mask = task_vector(name, value, num_tasks)
     if mask.dtype != bool:
         raise ValueError(
-            f"{name} must be a mask of bools, one a task, but it has type {mask.dtype}: for"
+            f"{name} must be a mask of bools, one per task, but it has type {mask.dtype}: for"
             f" numbers, pass {name}=(mask != 0)."
         )
     return mask
@@ -68,7 +68,7 @@ def constant_vector(
     above: float | None = None,
     least: float | None = None,
 ) -> Array:
-    """Read a constant per-task vector: finite and, where asked for, above a bound or no less."""
+    """Read a constant vector: finite and, if requested, above a bound or at least a bound."""
     vector = task_vector(name, value, num_tasks)
     if vector.dtype == bool:
         raise ValueError(f"{name} must hold one number per task, but it is {shown(value)}.")

@@ -1,4 +1,4 @@
-"""What the Gramian tells of a step: conflicts, sizes, and how the update serves each task.
+"""Quantities of a step from its Gramian: conflicts, sizes, and the update's effect on each task.
 
 >>> import jax.numpy as jnp, optax, jaxmtl
 >>> balancer = jaxmtl.report_only(jaxmtl.mgda(num_tasks=2))
@@ -37,23 +37,24 @@ from jaxmtl.solvers.scaling import reciprocal
 
 
 class Report(NamedTuple):
-    """What the Gramian tells of a step; values of absent tasks are zero.
+    """Quantities of a step from its Gramian; values of absent tasks are zero.
 
-    A gradient that is not finite counts as absent in all but its own norm, so that the others'
-    numbers, and who broke the step, can still be read.
+    A gradient that is not finite counts as absent in everything but its own norm. So the values of
+    the other tasks remain readable, and the report shows which task broke the step.
 
     Attributes:
-      norms: (T,) lengths of the gradients; NaN or infinite where a gradient is not finite.
+      norms: (T,) lengths of the gradients; NaN or infinite if a gradient is not finite.
       cosines: (T, T) cosines between them.
       conflicts: share of the pairs with a negative cosine.
       norm_ratio: longest over shortest gradient.
-      similarity: mean over pairs of 2 n_i n_j / (n_i^2 + n_j^2), 1 where all are equally long.
+      similarity: mean over pairs of 2 n_i n_j / (n_i^2 + n_j^2), 1 if all are equally long.
       update_cosines: (T,) cosine of the update with each gradient; below zero, that loss rises.
       stationarity: length of the shortest convex combination of the gradients divided by their
         lengths: 0 at a Pareto-stationary point, at most 1.
       finite_losses: (T,) bool, which losses are finite.
-      finite_gradients: (T,) bool, which gradients are.
-      broken_steps: (T,) int32, at how many steps so far a task's loss or gradient was not finite.
+      finite_gradients: (T,) bool, which gradients are finite.
+      broken_steps: (T,) int32, the number of steps so far at which a task's loss or gradient was
+        not finite.
     """
 
     norms: Array
@@ -69,18 +70,18 @@ class Report(NamedTuple):
 
 
 def report(gramian: Array, weights: Array) -> Report:
-    """Say what a Gramian and the task weights tell of a step.
+    """Compute the quantities of a step from its Gramian and task weights.
 
     Args:
       gramian: (T, T) inner products of the gradients.
       weights: (T,) task weights.
 
     Returns:
-      A ``Report`` of one step, whose losses are taken to be finite. A gradient of zero has cosines
-      of zero and takes no part in ratios and pairs.
+      A ``Report`` of one step, whose losses are assumed to be finite. A gradient of zero has
+      cosines of zero and takes no part in ratios and pairs.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not fit.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -111,7 +112,7 @@ def _report(gramian: Array, weights: Array) -> Report:
         there = norms > 0
         pairs = there[:, None] & there[None, :] & ~jnp.eye(len(norms), dtype=bool)
         count = jnp.maximum(jnp.sum(pairs), 1)
-        # Of ratios at most one, so that no square leaves the range of float32.
+        # Use ratios of at most one, so that no square leaves the range of float32.
         ratio = jnp.minimum(norms[:, None] * inverse[None, :], norms[None, :] * inverse[:, None])
         along = cosines @ (weights * norms)
         length = jnp.sqrt(jnp.maximum((weights * norms) @ along, 0))
@@ -136,19 +137,19 @@ def _report(gramian: Array, weights: Array) -> Report:
 def report_only(balancer: Balancer) -> Balancer:
     """Keep a ``Report`` of every step in the state, and change nothing else.
 
-    Of a step that is not finite all else of the state stays as it was, but the report is written:
-    it names the tasks whose loss or gradient was not finite, and counts how often that happened.
+    At a step that is not finite the rest of the state does not change, but the report is written.
+    It shows the tasks whose loss or gradient was not finite, and counts how often that happened.
 
     Args:
-      balancer: any balancer that was told ``num_tasks``. One that reads the losses only has the
-        Gramian measured for the report, and so needs stacked gradients.
+      balancer: any balancer built with ``num_tasks``. For a balancer that reads the losses only,
+        the Gramian is measured for the report, which needs stacked gradients.
 
     Returns:
-      A balancer with the same updates; ``find_state(opt_state).report`` is the report, of the last
-      step at which the method was asked.
+      A balancer with the same updates; ``find_state(opt_state).report`` is the report of the last
+      step at which the method computed weights.
 
     Raises:
-      ValueError: where the balancer does not know T.
+      ValueError: if the balancer was built without ``num_tasks``.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -190,7 +191,7 @@ def find_state(opt_state: PyTree) -> BalancerState:
       The ``BalancerState``.
 
     Raises:
-      ValueError: where there is none, or more than one.
+      ValueError: if there is none, or more than one.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl, optax
@@ -208,17 +209,17 @@ def find_state(opt_state: PyTree) -> BalancerState:
 
 
 def by_task(losses: PyTree, values: Array) -> PyTree:
-    """Give one number a task the names of the losses.
+    """Give the names of the losses to values that have one entry per task.
 
     Args:
       losses: the losses, a tree of scalars (or a (T,) array, which has no names).
       values: (T, ...) task weights, norms, or rows of cosines.
 
     Returns:
-      A tree like ``losses`` of the tasks' values; ``values`` itself where there are no names.
+      A tree like ``losses`` with the tasks' values; ``values`` itself if there are no names.
 
     Raises:
-      ValueError: where their numbers differ.
+      ValueError: if their numbers differ.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

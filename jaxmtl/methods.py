@@ -1,4 +1,4 @@
-"""Every method of the package and what it claims, in one table.
+"""Every method of the package and its claims, in one table.
 
 The command line and the site print the table, and the tests check each method against its line.
 """
@@ -70,29 +70,29 @@ from jaxmtl.losses.uncertainty import uncertainty
 
 
 class Method(NamedTuple):
-    """A method's line in the table.
+    """The line of a method in the table.
 
     Attributes:
-      summary: its weights, in a few words.
-      reference: where it comes from.
-      make: ``(num_tasks, key) -> Balancer`` with the defaults, or with stand-ins (ones) where the
-        user's own numbers are required.
+      summary: its weights or its update, in a few words.
+      reference: its paper.
+      make: ``(num_tasks, key) -> Balancer`` with the defaults, or with placeholders (ones) for
+        numbers that only the user can give.
       degree: k in A(c J) = c^k A(J) at the first step.
       identical: the length of the update on T identical unit gradients and unit losses, at the
         first step, as a function of T.
       descends_all: whether the update conflicts with no task.
       any_order: whether permuting the tasks permutes the weights.
       non_negative: whether no weight is ever below zero.
-      rows: what scaling single gradients by positive numbers does, at all steps alike: the update
-        is "linear" in them, or its "direction" stays, or both, or all of it is the "same"; "" where
+      rows: the effect of scaling single gradients by positive numbers, the same at all steps: the
+        update is "linear" in them, or keeps its "direction", or both, or stays the "same"; "" if
         nothing is claimed.
       combines: whether the update is, at every step, the sum of the step's own gradients times the
         task weights.
-      needs: further arguments of ``update`` that it cannot do without.
-      any_sign: whether the losses may be negative and pass zero: "yes", also because they are not
-        read, "no", or the argument by which they may: "lower_bounds", "ideal".
-      holds: whether weights may be held, as by ``every``, that were made when a task's loss and
-        gradient were rounding: its weight is at most 10^4 times the largest of the others.
+      needs: further arguments that ``update`` requires.
+      any_sign: whether the losses may be negative and cross zero: "yes" (also if the method does
+        not read them), "no", or the argument that makes it possible: "lower_bounds", "ideal".
+      holds: whether weights may be held, as by ``every``, that were computed when a task's loss and
+        gradient were rounding errors: its weight is at most 10^4 times the largest of the others.
     """
 
     summary: str
@@ -111,18 +111,19 @@ class Method(NamedTuple):
 
 
 def make(name: str, num_tasks: int, key: Array | int | None = None) -> Balancer:
-    """Make a method by its name, with its defaults; for loops over methods.
+    """Make a balancer from the name of its method, with the defaults; for loops over methods.
 
     Args:
-      name: a name of ``METHODS``, such as "mgda".
+      name: a name in ``METHODS``, such as "mgda".
       num_tasks: T.
-      key: random key or seed, for the methods that draw; seed 0 if None.
+      key: random key or seed, for methods with random numbers; seed 0 if None.
 
     Returns:
-      The balancer. Numbers that only the user has (those of ``static``, say) are ones.
+      The balancer. Numbers that only the user can give (such as the weights of ``static``) are
+      ones.
 
     Raises:
-      ValueError: where there is no such method, or ``num_tasks`` is not a positive int.
+      ValueError: if there is no such method, or ``num_tasks`` is not a positive int.
 
     Examples:
       >>> from jaxmtl import methods
@@ -135,20 +136,20 @@ def make(name: str, num_tasks: int, key: Array | int | None = None) -> Balancer:
 
 
 def _find(name: str) -> Method:
-    """A method's line; a sentence where there is none."""
+    """The line of a method; an error with suggestions if there is none."""
     if not isinstance(name, str) or name not in METHODS:
         raise ValueError(f"There is no method {name!r}{suggestion(name, METHODS, 'method')}.")
     return METHODS[name]
 
 
 def nearest(name: str, names: Collection[str]) -> list[str]:
-    """The names that may have been meant: the same in small letters, or up to three like it."""
+    """The names the user may have meant: the same in small letters, or up to three similar ones."""
     plain = str(name).lower().replace("-", "_")
     return [plain] if plain in names else difflib.get_close_matches(plain, names)
 
 
 def suggestion(name: str, names: Collection[str], kind: str) -> str:
-    """The rest of a sentence about an unknown name: the nearest that there are, and all of them."""
+    """The rest of a sentence about an unknown name: the nearest known names, and all names."""
     near = nearest(name, names)
     meant = f"; did you mean {' or '.join(near)}?" if near else "."
     return f"{meant} The {kind}s are {', '.join(names)}"
@@ -157,13 +158,13 @@ def suggestion(name: str, names: Collection[str], kind: str) -> str:
 METHODS: dict[str, Method] = {
     # From the losses, or from nothing.
     "equal": Method(
-        "1/T each",
+        "1/T for each task",
         "baseline",
         lambda t, key: equal(num_tasks=t),
         rows="linear",
     ),
     "static": Method(
-        "the user's constants, or schedules",
+        "constants or schedules of the user's choice",
         "baseline",
         lambda t, key: static([1.0] * t),
         identical=float,
@@ -179,14 +180,14 @@ METHODS: dict[str, Method] = {
         holds=False,
     ),
     "prior_loss": Method(
-        "1 / loss of the best constant output",
+        "1 / loss of the best constant prediction",
         "Su 2022",
         lambda t, key: prior_loss([1.0] * t),
         identical=float,
         rows="linear",
     ),
     "real_time_loss": Method(
-        "1 / present loss",
+        "1 / current loss",
         "Su 2022",
         lambda t, key: real_time_loss(num_tasks=t),
         identical=float,
@@ -203,7 +204,7 @@ METHODS: dict[str, Method] = {
         any_sign="lower_bounds",
     ),
     "imtl_l": Method(
-        "learned: every weighted loss is 1",
+        "learned: every weighted loss becomes 1",
         "Liu 2021",
         lambda t, key: imtl_l(t),
         identical=float,
@@ -211,7 +212,7 @@ METHODS: dict[str, Method] = {
         any_sign="lower_bounds",
     ),
     "gls": Method(
-        "gradient of the geometric mean",
+        "gradient of the losses' geometric mean",
         "Chennupati 2019",
         lambda t, key: gls(num_tasks=t),
         rows="linear",
@@ -219,7 +220,7 @@ METHODS: dict[str, Method] = {
         holds=False,
     ),
     "dwa": Method(
-        "slower losses more",
+        "larger for losses that fall more slowly",
         "Liu 2019",
         lambda t, key: dwa(t, window=10),
         identical=float,
@@ -227,14 +228,14 @@ METHODS: dict[str, Method] = {
         any_sign="lower_bounds",
     ),
     "rlw": Method(
-        "random",
+        "random at every step",
         "Lin 2022",
         lambda t, key: rlw(key, num_tasks=t),
         any_order=False,
         rows="linear",
     ),
     "famo": Method(
-        "learned: log losses fall alike",
+        "learned: all log losses fall at the same rate",
         "Liu 2023",
         lambda t, key: famo(t),
         rows="linear",
@@ -242,13 +243,13 @@ METHODS: dict[str, Method] = {
         holds=False,
     ),
     "softadapt": Method(
-        "rising losses more",
+        "larger for losses that rise",
         "Heydari 2019",
         lambda t, key: softadapt(t),
         rows="linear",
     ),
     "relobralo": Method(
-        "slower losses more, with random look-backs",
+        "larger for losses that fall more slowly, with random look-backs",
         "Bischof & Kraus 2021",
         lambda t, key: relobralo(t, key),
         identical=float,
@@ -256,7 +257,7 @@ METHODS: dict[str, Method] = {
         any_sign="lower_bounds",
     ),
     "brdr": Method(
-        "losses that decay more slowly more",
+        "larger for losses that decay more slowly",
         "Chen 2024",
         lambda t, key: brdr(t),
         identical=float,
@@ -264,7 +265,7 @@ METHODS: dict[str, Method] = {
         any_sign="lower_bounds",
     ),
     "cov_weighting": Method(
-        "losses that vary more",
+        "larger for losses that vary more",
         "Groenendijk 2021",
         lambda t, key: cov_weighting(t),
         rows="linear",
@@ -286,20 +287,20 @@ METHODS: dict[str, Method] = {
         any_sign="lower_bounds",
     ),
     "group_dro": Method(
-        "raised by exp(loss) at each step",
+        "multiplied by exp(rate * loss) at each step",
         "Sagawa 2020",
         lambda t, key: group_dro(t),
         rows="linear",
     ),
     "lagrangian": Method(
-        "1 of objectives, multipliers of bounds (table: one objective)",
+        "1 for objectives, learned multipliers for bounds (table: one objective)",
         "Platt & Barr 1987",
         lambda t, key: lagrangian([None] + [1.0] * (t - 1)),
         any_order=False,
         rows="linear",
     ),
     "residual_attention": Method(
-        "squares of averaged residuals, of points",
+        "squared averages of the residuals, for points",
         "Anagnostopoulos 2024",
         lambda t, key: residual_attention(t),
         identical=lambda t: 1e-4 * t,
@@ -307,21 +308,21 @@ METHODS: dict[str, Method] = {
         any_sign="no",
     ),
     "tchebycheff": Method(
-        "the largest loss alone",
+        "the largest loss gets all the weight",
         "Bowman 1976",
         lambda t, key: tchebycheff(num_tasks=t),
         identical=lambda t: 1 / t,
         rows="linear",
     ),
     "stch": Method(
-        "the largest losses, smoothly",
+        "the largest losses get the most weight, smoothly",
         "Lin 2024",
         lambda t, key: stch(num_tasks=t),
         identical=lambda t: 1 / t,
         rows="linear",
     ),
     "pbi": Method(
-        "along and towards a ray of losses",
+        "gradient of the distances along and from a ray of losses",
         "Zhang & Li 2007",
         lambda t, key: pbi(num_tasks=t),
         identical=lambda t: t**0.5,
@@ -330,7 +331,7 @@ METHODS: dict[str, Method] = {
         any_sign="ideal",
     ),
     "cosmos": Method(
-        "weighted sum, towards a ray of losses",
+        "weighted sum, with the losses held to a direction",
         "Ruchte & Grabocka 2021",
         lambda t, key: cosmos(num_tasks=t),
         non_negative=False,
@@ -338,7 +339,7 @@ METHODS: dict[str, Method] = {
         any_sign="ideal",
     ),
     "ntk": Method(
-        "learned: residuals fall alike",
+        "averaged: every loss falls at the same rate",
         "Wang 2022",
         lambda t, key: ntk(t),
         identical=float,
@@ -355,21 +356,21 @@ METHODS: dict[str, Method] = {
         rows="same",
     ),
     "gradnorm": Method(
-        "learned: equal norms, slow tasks more",
+        "learned: equal gradient norms, larger for slow tasks",
         "Chen 2018",
         lambda t, key: gradnorm(t),
         identical=float,
         any_sign="lower_bounds",
     ),
     "lr_annealing": Method(
-        "averaged: equal norms",
+        "averaged: equal gradient norms",
         "Wang 2021",
         lambda t, key: lr_annealing(t),
         identical=float,
         rows="linear",
     ),
     "metabalance": Method(
-        "auxiliaries towards the main one's length",
+        "auxiliary gradients scaled towards the main one's length",
         "He 2022",
         lambda t, key: metabalance(t, main=0),
         identical=float,
@@ -377,7 +378,7 @@ METHODS: dict[str, Method] = {
         rows="linear",
     ),
     "auxiliary_cosine": Method(
-        "auxiliaries that agree with the main one",
+        "1 for auxiliaries that agree with the main task, else 0",
         "Du 2018",
         lambda t, key: auxiliary_cosine(t, main=0),
         identical=float,
@@ -385,21 +386,21 @@ METHODS: dict[str, Method] = {
         rows="linear",
     ),
     "pcd": Method(
-        "the main one, with a share for each other",
+        "main gradient, with a minimum progress for each other task",
         "Varam & Alhajri 2026",
         lambda t, key: pcd(t, main=0),
         any_order=False,
         rows="linear and direction",
     ),
     "vqgan_adaptive": Method(
-        "adversaries as long as the others",
+        "adversarial gradients scaled to the others' length",
         "Esser 2021",
         lambda t, key: vqgan_adaptive([False] + [True] * (t - 1)),
         identical=lambda t: 1 + 0.8 * (t - 1),
         any_order=False,
     ),
     "pcgrad": Method(
-        "projections off conflicting gradients",
+        "each gradient projected off those it conflicts with",
         "Yu 2020",
         lambda t, key: pcgrad(key, num_tasks=t),
         identical=float,
@@ -407,7 +408,7 @@ METHODS: dict[str, Method] = {
         rows="linear",
     ),
     "gradvac": Method(
-        "turns towards usual cosines",
+        "each gradient turned to its usual cosines with the others",
         "Wang 2021",
         lambda t, key: gradvac(t, key),
         identical=float,
@@ -415,32 +416,32 @@ METHODS: dict[str, Method] = {
         rows="linear",
     ),
     "mgda": Method(
-        "shortest convex combination",
+        "shortest convex combination of the gradients",
         "Sener & Koltun 2018",
         lambda t, key: mgda(num_tasks=t),
         descends_all=True,
     ),
     "epo": Method(
-        "towards equal preferred losses, then down",
+        "first to equal preferred losses, then down",
         "Mahapatra & Rajan 2020",
         lambda t, key: epo(num_tasks=t),
         any_sign="lower_bounds",
     ),
     "upgrad": Method(
-        "each gradient projected on the dual cone",
+        "each gradient projected on the dual cone, then summed",
         "Quinton & Rey 2024",
         lambda t, key: upgrad(num_tasks=t),
         descends_all=True,
         rows="linear",
     ),
     "dualproj": Method(
-        "the mean projected on the dual cone",
+        "mean gradient projected on the dual cone",
         "Lopez-Paz & Ranzato 2017",
         lambda t, key: dualproj(num_tasks=t),
         descends_all=True,
     ),
     "cagrad": Method(
-        "best worst-case progress near the mean",
+        "best worst-case progress near the mean gradient",
         "Liu 2021",
         lambda t, key: cagrad(num_tasks=t),
         identical=lambda t: 1.5,
@@ -455,7 +456,7 @@ METHODS: dict[str, Method] = {
         rows="same",
     ),
     "fairgrad": Method(
-        "alpha-fair bargain (table: alpha = 2)",
+        "alpha-fair bargaining solution (table: alpha = 2)",
         "Ban & Ji 2024",
         lambda t, key: fairgrad(2.0, num_tasks=t),
         degree=-1 / 3,
@@ -463,7 +464,7 @@ METHODS: dict[str, Method] = {
         descends_all=True,
     ),
     "imtl_g": Method(
-        "equal projections on every direction",
+        "equal projections on every gradient's direction",
         "Liu 2021",
         lambda t, key: imtl_g(num_tasks=t),
         descends_all=True,
@@ -471,7 +472,7 @@ METHODS: dict[str, Method] = {
         rows="direction",
     ),
     "imtl": Method(
-        "IMTL-L, then IMTL-G",
+        "IMTL-L, followed by IMTL-G",
         "Liu 2021",
         lambda t, key: imtl(t),
         descends_all=True,
@@ -480,7 +481,7 @@ METHODS: dict[str, Method] = {
         any_sign="lower_bounds",
     ),
     "conflict_free": Method(
-        "ConFIG: equal cosines, as long as the gradients reach",
+        "ConFIG: equal cosines with all gradients, length of their projections",
         "Liu 2024",
         lambda t, key: conflict_free(num_tasks=t),
         identical=float,
@@ -489,13 +490,13 @@ METHODS: dict[str, Method] = {
         rows="linear and direction",
     ),
     "aligned_mtl": Method(
-        "nearest orthogonal gradients of one length",
+        "nearest orthogonal gradients of equal length",
         "Senushkin 2023",
         lambda t, key: aligned_mtl(num_tasks=t),
         non_negative=False,
     ),
     "krum": Method(
-        "gradients with near neighbours (table: none byzantine)",
+        "mean of gradients with near neighbours (table: none byzantine)",
         "Blanchard 2017",
         lambda t, key: krum(0, num_tasks=t),
     ),
@@ -513,13 +514,13 @@ METHODS: dict[str, Method] = {
         needs=("independent_grads",),
     ),
     "sdmgrad": Method(
-        "min-norm towards a preference, from further batches",
+        "min-norm direction pulled to a preference, from further batches",
         "Xiao 2023",
         lambda t, key: sdmgrad(t),
         needs=("independent_grads",),
     ),
     "auto_lambda": Method(
-        "learned: auxiliaries that help the main one, from further batches",
+        "learned: larger for auxiliaries that help the main task, from further batches",
         "Liu 2022",
         lambda t, key: auto_lambda(t, main=0),
         identical=lambda t: 1 + 0.1 * (t - 1),
@@ -527,7 +528,7 @@ METHODS: dict[str, Method] = {
         needs=("independent_grads",),
     ),
     "db_mtl": Method(
-        "tracked gradients of the logs, as long as the longest",
+        "tracked gradients of the log losses, scaled to the longest",
         "Lin 2023",
         lambda t, key: db_mtl(t),
         identical=float,
@@ -536,21 +537,21 @@ METHODS: dict[str, Method] = {
         any_sign="lower_bounds",
     ),
     "excess_mtl": Method(
-        "learned: more to excess risk",
+        "learned: larger for tasks with more excess risk",
         "He 2024",
         lambda t, key: excess_mtl(t),
         rows="linear",
     ),
     # Coordinate by coordinate.
     "graddrop": Method(
-        "gradients of one sign",
+        "at each coordinate, the gradients of one sign",
         "Chen 2020",
         lambda t, key: graddrop(key, num_tasks=t),
         identical=float,
         combines=False,
     ),
     "trimmed_mean": Method(
-        "mean without extremes (table: one at either end)",
+        "at each coordinate, the mean without extremes (table: one at either end)",
         "Yin 2018",
         lambda t, key: trimmed_mean(min(1, (t - 1) // 2), num_tasks=t),
         combines=False,
@@ -559,16 +560,16 @@ METHODS: dict[str, Method] = {
 
 
 def describe(name: str) -> tuple[str, ...]:
-    """A method's line in the table of the site.
+    """Return the line of a method in the site's table.
 
     Returns:
-      The weights, what it reads, the backward passes of a step, degree, the length of the update on
-      four identical unit gradients, what it promises, whether losses may have any sign, whether
-      they may be those of points, whether weights may be held, and the reference.
+      The weights, the inputs, the backward passes of a step, the degree, the length of the update
+      on four identical unit gradients, the promises, whether losses may have any sign, whether the
+      tasks may be points, whether weights may be held, and the reference.
     """
     method = _find(name)
     balancer = method.make(4, jax.random.key(0))
-    # The further batches stand in the table by the argument that brings them.
+    # The table shows the further batches by the name of their argument.
     reads = sorted(balancer.weighting.reads - {"cross_gramian"}, reverse=True)
     if balancer.preparation is not None and not reads:
         reads = ["gradients"]

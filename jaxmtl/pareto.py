@@ -1,7 +1,7 @@
-"""Points on, and off, a Pareto front: dominance, hypervolume, and preferences to trace it with.
+"""Points on and off a Pareto front: dominance, hypervolume, and preferences that trace a front.
 
-All losses are to be minimised. How far one step is from Pareto-stationary, ``jaxmtl.diagnostics``
-says from the gradients.
+All losses are to be minimised. ``jaxmtl.diagnostics`` measures from the gradients how far a step is
+from Pareto-stationary.
 
 >>> import jax.numpy as jnp
 >>> from jaxmtl import pareto
@@ -26,18 +26,18 @@ __all__ = ["dominates", "hypervolume", "non_dominated", "preferences"]
 
 
 def dominates(point: ArrayLike, other: ArrayLike) -> Array:
-    """Whether a point is as good in every loss and better in one: all p_i <= q_i, some p_i < q_i.
+    """Test whether p is as good as q in every loss and better in one: p_i <= q_i, some p_i < q_i.
 
     Args:
       point: (..., T) losses p.
       other: (..., T) losses q; the leading axes broadcast.
 
     Returns:
-      (...) bool. Equal points do not dominate each other; one with a NaN dominates none and is
-      dominated by none. Infinite losses compare as numbers do.
+      (...) bool. Equal points do not dominate each other. A point with a NaN dominates none, and
+      none dominates it. Infinite losses compare as numbers do.
 
     Raises:
-      ValueError: where the numbers of losses differ.
+      ValueError: if the numbers of losses differ.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -57,17 +57,17 @@ def dominates(point: ArrayLike, other: ArrayLike) -> Array:
 
 
 def non_dominated(points: ArrayLike) -> Array:
-    """Which points no other one dominates: the front of a set.
+    """Find the points that no other point dominates: the front of a set.
 
     Args:
       points: (N, T) losses.
 
     Returns:
-      (N,) bool. Of equal points all are on the front or none; a point with a NaN is not. Compares
-      every pair: N^2 T comparisons.
+      (N,) bool. Equal points are all on the front, or none of them is; a point with a NaN is not.
+      It compares every pair: N^2 T comparisons.
 
     Raises:
-      ValueError: where the points are not stacked.
+      ValueError: if the points are not stacked.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -85,24 +85,25 @@ def non_dominated(points: ArrayLike) -> Array:
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> Array:
-    """Measure what is dominated by some point and dominates the reference: larger is better.
+    """Measure the region that some point dominates and that dominates the reference.
 
-    The volume of the union of the boxes between each point and the reference, exactly: with the
-    last loss in order, the slab between one point and the next is as thick as their difference,
-    and its base is the union of the boxes so far in T - 1 losses.
+    Larger is better. It is the exact volume of the union of the boxes between each point and the
+    reference. With the points sorted by the last loss, the slab between one point and the next is
+    as thick as their difference, and its base is the union of the boxes so far in T - 1 losses.
 
     Args:
-      points: (N, T) losses. Dominated and equal points may be among them, and change nothing; a
+      points: (N, T) losses. Dominated and equal points may be included, and change nothing; a
         point that is not below the reference in every loss contributes nothing.
-      reference: (T,) losses that any good point is below. The same for all that is compared.
+      reference: (T,) losses, above those of any good point. Use the same for all that you compare.
 
     Returns:
-      A scalar, in float32 or better; NaN where a loss is NaN or minus infinity, or the reference
-      not finite. Takes N^(T-1) log N operations, and N^2 numbers of memory from T = 3 on: for
-      hundreds of points and three losses, or tens and five. Works under ``jit`` and ``vmap``.
+      A scalar, in float32 or better; NaN if a loss is NaN or minus infinity, or the reference is
+      not finite. It takes N^(T-1) log N operations, and N^2 numbers of memory from T = 3 on: for
+      hundreds of points and three losses, or tens of points and five. Works under ``jit`` and
+      ``vmap``.
 
     Raises:
-      ValueError: where points and reference do not fit.
+      ValueError: if points and reference do not fit.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -143,7 +144,7 @@ def _union(boxes: Array) -> Array:
             so_far = (jnp.arange(num) <= index)[:, None]
             return _union(jnp.where(so_far, boxes[:, :-1], 0))
 
-        # Side by side in three dimensions; beyond, one after the other, for the memory's sake.
+        # Side by side in three dimensions; in more, one after the other, to save memory.
         indices = jnp.arange(num)
         bases = jax.vmap(base)(indices) if dimensions == 3 else lax.map(base, indices)
     return jnp.sum(thickness * bases)
@@ -152,21 +153,21 @@ def _union(boxes: Array) -> Array:
 def preferences(num_tasks: int, divisions: int, *, least: float = 0.0) -> Array:
     """Spread preference vectors evenly over the simplex.
 
-    All p with p_i = least + (1 - T least) k_i / H, for whole numbers k_i >= 0 of sum H: for two
-    tasks H + 1 vectors, for T of them (H + T - 1 over T - 1).
+    The vectors are all p with p_i = least + (1 - T least) k_i / H, for whole numbers k_i >= 0 of
+    sum H: for two tasks H + 1 vectors, for T of them (H + T - 1 over T - 1).
 
     Args:
       num_tasks: T.
       divisions: H.
-      least: the smallest share of a task, from 0 to below 1/T. Balancers want it above zero, since
-        a task of preference zero may become arbitrarily bad.
+      least: the smallest share of a task, from 0 to below 1/T. It should be above zero for
+        balancers, since a task of preference zero may become arbitrarily bad.
 
     Returns:
       (N, T) float32 vectors of sum one, in descending order of their first entry. Evenly spread
-      preferences do not make evenly spread points: that depends on the front and on the method.
+      preferences do not give evenly spread points: that depends on the front and on the method.
 
     Raises:
-      ValueError: where ``num_tasks`` or ``divisions`` is not a whole number of at least 1, or
+      ValueError: if ``num_tasks`` or ``divisions`` is not a whole number of at least 1, or
         ``least`` is not below 1/T.
 
     Examples:
@@ -191,7 +192,7 @@ def preferences(num_tasks: int, divisions: int, *, least: float = 0.0) -> Array:
             f"least must be below 1/T, here 1/{num_tasks}, for the shares to sum to one, but it is"
             f" {least}."
         )
-    # Bars among stars: each choice of T - 1 places among H + T - 1 is one way to share H.
+    # Stars and bars: each choice of T - 1 places among H + T - 1 is one way to share H.
     places = divisions + num_tasks - 1
     number = math.comb(places, num_tasks - 1)
     bars = np.array(list(itertools.combinations(range(places), num_tasks - 1)), int)
@@ -205,6 +206,6 @@ def _stacked(points: ArrayLike) -> Array:
     points = jnp.asarray(real_array("points", points))
     if points.ndim != 2 or not points.shape[1]:
         raise ValueError(
-            f"points must have shape (N, T), one point a row, but they have {points.shape}."
+            f"points must have shape (N, T), one point per row, but they have {points.shape}."
         )
     return points

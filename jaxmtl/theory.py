@@ -1,10 +1,10 @@
-"""Losses that need no training run to know: at a zero output, and at the best constant output.
+"""Losses that are known without training: at zero output, and at the best constant output.
 
 Most networks start with outputs near zero, and learn the distribution of the targets within a few
-steps. What they cost at these two points gives the scale of each loss, for
+steps. The losses at these two points give the scale of each loss, for
 ``jaxmtl.initial_loss(num_tasks, values)`` and ``jaxmtl.prior_loss(values)``.
 
-The helpers return Python floats, computed in float64 from data at hand; call them outside ``jit``.
+The helpers return Python floats, computed in float64 from given data; call them outside ``jit``.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def zero_output_cross_entropy(num_classes: int) -> float:
-    """Cross-entropy of a classifier whose logits are all zero, log K, in nats.
+    """Compute the cross-entropy of a classifier whose logits are all zero, log K, in nats.
 
     Args:
       num_classes: K, at least 2; 2 for a binary cross-entropy.
@@ -31,7 +31,7 @@ def zero_output_cross_entropy(num_classes: int) -> float:
       The loss.
 
     Raises:
-      ValueError: where K is below 2.
+      ValueError: if K is below 2.
 
     Examples:
       >>> from jaxmtl import theory
@@ -45,7 +45,7 @@ def zero_output_cross_entropy(num_classes: int) -> float:
 def zero_output_squared_error(
     targets: ArrayLike, *, reduction: str = "sum", halved: bool = False
 ) -> float:
-    """Squared error of a regressor whose outputs are all zero, E[||y||^2].
+    """Compute the squared error of a regressor whose outputs are all zero, E[||y||^2].
 
     Args:
       targets: (N,) or (N, ...) targets of N examples.
@@ -56,7 +56,7 @@ def zero_output_squared_error(
       The loss, in squared units of the targets.
 
     Raises:
-      ValueError: where the targets are empty or not finite, or ``reduction`` is unknown.
+      ValueError: if the targets are empty or not finite, or ``reduction`` is unknown.
 
     Examples:
       >>> from jaxmtl import theory
@@ -67,7 +67,7 @@ def zero_output_squared_error(
 
 
 def prior_cross_entropy(frequencies: ArrayLike) -> float:
-    """Cross-entropy of always predicting the class frequencies: their entropy, in nats.
+    """Compute the cross-entropy of always predicting the class frequencies: their entropy, in nats.
 
     Args:
       frequencies: (K,) class frequencies or counts; they are normalised.
@@ -76,7 +76,7 @@ def prior_cross_entropy(frequencies: ArrayLike) -> float:
       -sum_k p_k log p_k, with 0 log 0 = 0.
 
     Raises:
-      ValueError: where a frequency is negative or not finite, or all are zero.
+      ValueError: if a frequency is negative or not finite, or all are zero.
 
     Examples:
       >>> from jaxmtl import theory
@@ -94,17 +94,17 @@ def prior_cross_entropy(frequencies: ArrayLike) -> float:
 
 
 def prior_binary_cross_entropy(frequencies: ArrayLike) -> float:
-    """Binary cross-entropy of always predicting the frequency of the positive class.
+    """Compute the binary cross-entropy of always predicting the frequency of the positive class.
 
     Args:
-      frequencies: the frequency q in [0, 1] of a positive label, or an array of them where the
+      frequencies: the frequency q in [0, 1] of a positive label, or an array of them if the
         loss averages over several binary labels.
 
     Returns:
       The mean over labels of -q log q - (1 - q) log(1 - q), in nats.
 
     Raises:
-      ValueError: where a frequency is not within [0, 1].
+      ValueError: if a frequency is not within [0, 1].
 
     Examples:
       >>> from jaxmtl import theory
@@ -114,7 +114,7 @@ def prior_binary_cross_entropy(frequencies: ArrayLike) -> float:
     q = np.atleast_1d(_numbers("frequencies", frequencies)).ravel()
     if q.size == 0 or not np.all((q >= 0) & (q <= 1)):
         raise ValueError(
-            f"frequencies must lie within [0, 1], but they are {frequencies!r}: give the share of"
+            f"frequencies must lie within [0, 1], but they are {frequencies!r}: pass the share of"
             " positive labels, not their number."
         )
     return float(np.mean([prior_cross_entropy([x, 1 - x]) for x in q]))
@@ -123,7 +123,7 @@ def prior_binary_cross_entropy(frequencies: ArrayLike) -> float:
 def prior_squared_error(
     targets: ArrayLike, *, reduction: str = "sum", halved: bool = False
 ) -> float:
-    """Squared error of always predicting the mean target, E[||y - E y||^2].
+    """Compute the squared error of always predicting the mean target, E[||y - E y||^2].
 
     Args:
       targets: (N,) or (N, ...) targets of N examples.
@@ -134,7 +134,7 @@ def prior_squared_error(
       The (total or mean) variance of the targets, in their squared units.
 
     Raises:
-      ValueError: where the targets are empty or not finite, or ``reduction`` is unknown.
+      ValueError: if the targets are empty or not finite, or ``reduction`` is unknown.
 
     Examples:
       >>> from jaxmtl import theory

@@ -130,7 +130,7 @@ def test_fixed_losses_may_be_absent_and_misnamed():
         jnp.eye(4), balancer.init(jnp.zeros(4)), losses=losses, active=active
     )
     np.testing.assert_allclose(updates, [1, 0, 0, 2])
-    with pytest.raises(ValueError, match="must bear the same names"):
+    with pytest.raises(ValueError, match="must have the same names"):
         balancer.update(jnp.eye(4), balancer.init(jnp.zeros(4)), losses=dict.fromkeys("abce", 1.0))
     for make, message in [
         (
@@ -140,7 +140,7 @@ def test_fixed_losses_may_be_absent_and_misnamed():
         (lambda: jaxmtl.with_fixed(jaxmtl.mgda(), [1.0, 2.0]), 'at least one "balanced"'),
         (lambda: jaxmtl.with_fixed(jaxmtl.gradnorm(3), KINDS), "holds 2 times"),
         (lambda: jaxmtl.with_fixed(jaxmtl.moco(2), KINDS), "works on the gradients themselves"),
-        (lambda: jaxmtl.with_fixed(jaxmtl.static({"x": 1, "y": 2}), KINDS), "must bear the names"),
+        (lambda: jaxmtl.with_fixed(jaxmtl.static({"x": 1, "y": 2}), KINDS), "must have the names"),
     ]:
         with pytest.raises(ValueError, match=message):
             make()
@@ -197,7 +197,7 @@ def test_what_nobody_can_tell_is_refused():
 
     with pytest.raises(ValueError, match="must return a tree of scalars"):
         jaxmtl.shared_leaves(lambda p: jnp.stack([p.sum(), p[0]]), jnp.ones(2))
-    with pytest.raises(ValueError, match="the function returned 1 losses"):
+    with pytest.raises(ValueError, match="The function returned 1 losses"):
         jaxmtl.shared_leaves(lambda p: {"a": p.sum()}, jnp.ones(2))
     with pytest.raises(ValueError, match="With has_aux=True the function must return a pair"):
         jaxmtl.shared_leaves(lambda p: {"a": p.sum(), "b": p[0]}, jnp.ones(2), has_aux=True)

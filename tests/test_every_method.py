@@ -639,7 +639,7 @@ def test_wrong_number_of_tasks_is_refused(name):
     balancer = make(name)
     grads = as_tree(np.ones((2, 10)))
     extra = needed(name, grads)
-    with pytest.raises(ValueError, match="built for 3 tasks, but 2 came"):
+    with pytest.raises(ValueError, match="built for 3 tasks, but received 2"):
         balancer.update(grads, balancer.init(PARAMS), losses=np.ones(2), **extra)
 
 
@@ -651,7 +651,7 @@ def test_missing_or_misfit_losses_are_refused(name):
     with pytest.raises(ValueError, match="losses holds 2 values, but there are 3 tasks"):
         balancer.update(grads, state, losses=np.ones(2), **extra)
     if "losses" in balancer.weighting.reads:
-        with pytest.raises(ValueError, match="reads the losses, but none came"):
+        with pytest.raises(ValueError, match="reads the losses, but the argument losses is"):
             balancer.update(grads, state, **extra)
     for argument in METHODS[name].needs:
         with pytest.raises(ValueError, match=argument):

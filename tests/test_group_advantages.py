@@ -123,13 +123,13 @@ def test_whole_numbers_nothing_at_all_and_infinity():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "told by either groups, .* or group_size, but groups is None"),
-        ({"groups": np.zeros(4, int), "group_size": 2}, "told by either groups"),
+        ({}, "identified by either groups, .* or group_size, but groups is None"),
+        ({"groups": np.zeros(4, int), "group_size": 2}, "identified by either groups"),
         ({"group_size": 3}, "group_size must divide the number of answers, 4, but it is 3"),
         ({"groups": np.zeros(4)}, "groups must hold whole numbers"),
         ({"groups": np.zeros(3, int)}, r"groups must have shape \(4,\)"),
         ({"group_size": 2, "weights": [1.0]}, "weights holds 1 values"),
-        ({"group_size": 2, "weights": {"a": 1.0, "c": 2.0}}, "must bear the same names"),
+        ({"group_size": 2, "weights": {"a": 1.0, "c": 2.0}}, "must have the same names"),
         ({"rewards": [1.0, 2.0], "group_size": 1}, "rewards must be a tree of arrays of one shape"),
         (
             {"rewards": {"a": np.ones(4), "b": np.ones(3)}, "group_size": 1},

@@ -227,10 +227,10 @@ def test_batches_cut_along_their_task_axis_are_refused_where_it_can_be_seen():
     losses, grads = jax.jit(in_pieces(stacked_losses))(PARAMS, X_TASKS)
     assert flat(grads).shape == (2, 9)
     balancer = jaxmtl.mgda(num_tasks=4)
-    with pytest.raises(ValueError, match="built for 4 tasks, but 2 came"):
+    with pytest.raises(ValueError, match="built for 4 tasks, but received 2"):
         balancer.update(grads, balancer.init(PARAMS), losses=losses)
     by_name = jaxmtl.static({f"task {i}": 1.0 for i in range(4)})
-    with pytest.raises(ValueError, match="built for 4 tasks, but 2 came"):
+    with pytest.raises(ValueError, match="built for 4 tasks, but received 2"):
         by_name.update(grads, by_name.init(PARAMS), losses=losses)
 
 

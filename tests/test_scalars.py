@@ -201,8 +201,8 @@ def test_bad_input_gets_a_sentence():
         (two, [1.0, 2.0, 3.0], r"losses holds 3 values, but the task weights of the balancer have"),
         ((two, state_of(1)), [1.0, 2.0], r"of the balancer at '1' have shape \(1,\): pass the"),
         (jax.tree.map(lambda leaf: jnp.stack([leaf]), two), [1.0, 2.0], "Where jax.vmap made"),
-        (two, {"a": {"b": 1.0}, "a/b": 2.0}, "Two scalars would bear the name 'loss/a/b'"),
-        ({"a": {"b": two, "c": two}, "a/b": two}, [1.0, 2.0], "bear the name 'a/b/weight/0'"),
+        (two, {"a": {"b": 1.0}, "a/b": 2.0}, "Two scalars would have the name 'loss/a/b'"),
+        ({"a": {"b": two, "c": two}, "a/b": two}, [1.0, 2.0], "have the name 'a/b/weight/0'"),
         (two, {"a": "1.0"}, "losses must hold one real number per task"),
         (two, {}, "losses must hold one scalar per task"),
     ]:

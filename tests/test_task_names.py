@@ -93,7 +93,7 @@ def test_names_made_of_digits_are_names():
     whole = {int(n): value for n, value in numbers.items()}
     with pytest.raises(ValueError, match=r"0, 1, 10, 11, 2, .* in the balancer's values; 0, 1, 2"):
         by_name.update(grads, state, losses=whole)
-    with pytest.raises(ValueError, match="must bear the same names"):
+    with pytest.raises(ValueError, match="must have the same names"):
         jaxmtl.prioritise(by_name, whole)
     updates, _ = by_name.update(grads, state, losses=numbers)
     in_order = [numbers[name] for name in sorted(numbers)]

@@ -1,4 +1,4 @@
-"""One of several ways to take a step, chosen while it runs."""
+"""A choice between several ways to take a step, made at run time."""
 
 import functools
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from jaxmtl.backward._cpu_layouts import laid_out
 
 
 def one_of(index: Array, *branches: Callable[[], Any]) -> Any:
-    """One of the branches, whose value may hold names in its auxiliary data: no result of a cond.
+    """Run one of the branches; unlike with ``lax.cond``, auxiliary data may hold the tasks' names.
 
-    Outside of ``jit`` it is chosen right away, since a cond would be compiled anew at each call.
+    Outside of ``jit`` the branch is chosen at once, since a cond would be compiled at each call.
 
     Args:
-      index: the number of the branch, or a bool: the first of two where it is True.
-      branches: functions without arguments, whose values are tuples.
+      index: the number of the branch, or a bool: True chooses the first of two.
+      branches: functions without arguments that return tuples.
     """
     found: list[Any] = []
 

@@ -1,11 +1,11 @@
-"""Programs in the form that XLA compiles to fast code, where they are for a CPU; the same numbers.
+"""Programs rewritten into the form that XLA compiles to fast code on a CPU, with equal results.
 
 XLA's CPU compiler brings a convolution into the layout of its fast kernels only outside of loops
-and branches; inside, the derivatives of a convolution are 20 to 40 times slower. And of the
-derivative of ``x @ w``, which JAX writes as the transpose of ``dy.T @ x``, it makes just that: it
-turns the cotangent ``dy``, which is another one for each task, instead of ``x``, which is not. Of
-several tasks' cotangents it makes one product, for which it copies them into another order before,
-and the result after; where they are few, a product for each is faster.
+and branches; inside, the derivatives of a convolution are 20 to 40 times slower. JAX writes the
+derivative of ``x @ w`` as the transpose of ``dy.T @ x``, and the compiler follows it literally: it
+transposes the cotangent ``dy``, which differs from task to task, instead of ``x``, which does not.
+For several tasks' cotangents it makes one product, and copies the cotangents into another order
+before it and the result after it; for few rows, one product for each task is faster.
 """
 
 import collections
@@ -30,16 +30,17 @@ from jaxmtl.backward._programs import (
     run_program,
 )
 
-# Of more rows, the copies cost less than the products one by one, and than compiling them.
+# With more rows, the copies cost less than separate products and the time to compile them.
 _FEW_ROWS = 8
-# What is known of a product; one with further parameters is left as it is.
+# The parameters of a product that are understood; a product with others is left as it is.
 _OF_A_PRODUCT = {"dimension_numbers", "precision", "preferred_element_type", "out_sharding"}
 
 
 def laid_out(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays that returns arrays, its program rewritten for the case of a CPU.
+    """Rewrite the program of a function from arrays to arrays for a CPU.
 
-    Outside of ``jit`` it is run as it is: what is rewritten at each call is compiled at each call.
+    Outside of ``jit`` the function runs unchanged: a program that is rewritten at each call would
+    be compiled at each call.
     """
 
     def rewritten(*args: Any) -> Any:
@@ -57,7 +58,7 @@ def laid_out(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def largest_result(function: Callable[..., Any], *args: Any) -> int:
-    """The size in bytes of the largest array that a function computes on its way."""
+    """The size in bytes of the largest intermediate array of a function."""
     program, _, _ = read_program(function, *args)
     results = [var.aval for eqn in operations(program) for var in eqn.outvars]
     return max((aval.size * aval.dtype.itemsize for aval in results), default=0)
@@ -93,7 +94,7 @@ def _rewritten(part: Any) -> Any:
 
 
 def _with_products_turned(eqns: list[Any], results: list[Any]) -> list[Any]:
-    """Products that give at once what a transpose makes of them, where nothing else reads them."""
+    """Replace a product and the transpose that alone reads it by the transposed product."""
     read = [var for eqn in eqns for var in eqn.invars] + results
     times_read = collections.Counter(filter(is_variable, read))
     products = {eqn.outvars[0]: eqn for eqn in eqns if eqn.primitive.name == "dot_general"}
@@ -137,7 +138,7 @@ def _turned(product: Any, order: tuple[int, ...]) -> Callable[..., Any] | None:
 
 
 def _for_cpu(function: Callable[..., Any], eqns: list[Any]) -> Any:
-    """An operation that on CPU is a function, elsewhere the operations one after the other."""
+    """An operation that runs a function on CPU, and the original operations elsewhere."""
 
     def as_they_were(*args: Any) -> Any:
         for eqn in eqns:

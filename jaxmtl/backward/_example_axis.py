@@ -1,8 +1,9 @@
-"""Where the axis of the examples goes in the way back from one loss an example.
+"""The position of the example axis during the backward pass from one loss per example.
 
-The way back is linear. Seeded with ones, it carries all examples' cotangents side by side, each on
-its own slice of one axis, as long as no operation adds up slices or mixes them. This module says of
-an operation where that axis goes; what it does not know is taken to mix.
+The backward pass is linear. Seeded with ones, it carries the cotangents of all examples side by
+side, each in its own slice of one axis, as long as no operation adds up slices or mixes them. This
+module determines for each operation where that axis goes; an operation that it does not support
+counts as mixing.
 """
 
 import math
@@ -16,9 +17,9 @@ class Cotangents(NamedTuple):
     """Cotangents of all examples side by side.
 
     Attributes:
-      array: the n-th example has the slices n * inner to (n + 1) * inner of the axis.
+      array: example n has the slices n * inner to (n + 1) * inner of the axis.
       axis: the axis of the examples.
-      inner: how many slices an example has: 1, unless the axis was merged with later ones.
+      inner: number of slices per example: 1, unless the axis was merged with later ones.
     """
 
     array: Array
@@ -27,7 +28,7 @@ class Cotangents(NamedTuple):
 
 
 def axis_after(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
-    """The axis and its slices in the result of an operation of this input; None if it is lost."""
+    """The axis and its slices in the result of an operation on this input; None if it is lost."""
     rule = _RULES.get(eqn.primitive.name)
     found = rule(eqn, number, at) if rule is not None else None
     return None if found is None else (int(found[0]), int(found[1]))  # some are NumPy's
@@ -91,7 +92,7 @@ def _convolution(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | Non
 
 
 def _of_other_axes(name: str) -> Callable[..., tuple[int, int] | None]:
-    """Of operations along one axis, or several, that a parameter names."""
+    """A rule for operations along other axes, which a parameter names."""
 
     def rule(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
         axes = eqn.params[name]
@@ -107,7 +108,7 @@ def _pad(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
 
 
 def _whole(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
-    """Of operations that may take a part of an axis: none of this one."""
+    """A rule for operations that may take a part of an axis; this axis must stay whole."""
     kept = eqn.outvars[0].aval.shape[at.axis] == at.array.shape[at.axis]
     return (at.axis, at.inner) if kept and number < 2 else None
 
@@ -120,7 +121,7 @@ def _windows(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
 
 
 def _scatter(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
-    """Of gradients of entries chosen example by example, such as ``take_along_axis``."""
+    """The rule for gradients of entries chosen per example, such as ``take_along_axis``."""
     numbers = eqn.params["dimension_numbers"]
     if number == 0:  # what is scattered into, all of which stays
         return at.axis, at.inner

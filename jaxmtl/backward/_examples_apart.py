@@ -1,8 +1,8 @@
-"""One loss an example: all their gradients, or the inner products of these, by one backward pass.
+"""Gradients of one loss per example, or their inner products, from one backward pass.
 
-One backward pass seeded with ones carries the cotangents of all examples side by side, until an
-operation adds up the examples to the gradient of a parameter. There, and only there, the examples
-are taken apart.
+One backward pass seeded with ones carries the cotangents of all examples side by side until an
+operation adds up the examples to the gradient of a parameter. Only there are the examples kept
+separate.
 """
 
 import functools
@@ -25,11 +25,11 @@ from jaxmtl.backward._programs import (
 from jaxmtl.backward._taken_apart import taken_apart
 from jaxmtl.backward._task_rows import run_operations
 
-MOST_TURNS = 64  # of a loop that is written out
+MOST_TURNS = 64  # of a loop that is unrolled
 
 
 class Mixed(Exception):
-    """The way back from one example's loss passes through another example."""
+    """The backward pass from one example's loss passes through another example."""
 
 
 def per_example_terms(
@@ -40,15 +40,15 @@ def per_example_terms(
     Args:
       pull_back: from cotangents, like ``losses``, to a gradient; linear.
       losses: a tree with one leaf, of shape (N,).
-      most: numbers that may be written out for each example on the way to a parameter, as for a
-        kernel that is a product of two.
+      most: how many numbers per example may be written out on the way to a parameter, for example
+        for a kernel that is a product of two.
 
     Returns:
-      For each leaf of the gradient the ``Terms`` that add up to it, or a ``Cotangents`` where each
-      example has entries of its own, or an array of zeros that no example reaches.
+      For each leaf of the gradient: the ``Terms`` that add up to it, or a ``Cotangents`` if each
+      example has entries of its own, or an array of zeros if no example reaches it.
 
     Raises:
-      Mixed: where the examples do not stay apart.
+      Mixed: if the examples do not stay separate.
     """
     program, constants, _ = read_program(pull_back, losses)
     [leaf] = jax.tree.leaves(losses)
@@ -118,7 +118,7 @@ def _scanned(eqn: Any, inputs: list[Any], most: int) -> list[Any]:
     if params["length"] > MOST_TURNS:
         raise Mixed(f"a loop of {params['length']} turns, more than {MOST_TURNS}, is left as it is")
     body = params["jaxpr"]
-    # Which are sliced, and which carried, their shapes tell in every version of JAX.
+    # In every version of JAX the shapes show which variables are sliced, and which carried.
     pairs = zip(eqn.invars, opened(body).invars, strict=True)
     sliced_ones = sum(outer.aval.ndim != inner.aval.ndim for outer, inner in pairs)
     pairs = zip(eqn.outvars, opened(body).outvars, strict=True)
@@ -180,7 +180,7 @@ def _of_cotangents(program: Any, eqn: Any, inputs: list[Any]) -> list[Any]:
 
 
 def _of_terms(program: Any, eqn: Any, inputs: list[Any], most: int) -> list[Any]:
-    """A linear operation on gradients that are told apart by example."""
+    """A linear operation on gradients that are kept separate by example."""
     name, first = eqn.primitive.name, inputs[0]
     terms = [x for x in inputs if isinstance(x, tuple)]
     if name in ("add_any", "add"):  # what else is added is zero

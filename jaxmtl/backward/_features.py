@@ -1,4 +1,4 @@
-"""Balance gradients with respect to shared features: one backward pass through the encoder."""
+"""Balancing by the gradients of shared features: one backward pass through the encoder."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,19 +21,20 @@ from jaxmtl.balancing._step import read_extra
 def value_and_features_grad(
     encode: Callable[..., PyTree], decode: Callable[..., Any], balancer: Balancer
 ) -> Callable[..., Any]:
-    """Evaluate several losses and a balanced gradient, weighed at the shared features.
+    """Evaluate several losses and a balanced gradient, with task weights from shared features.
 
     With features z = encode(shared, ...) and losses L = decode(heads, z, ...), the task weights
-    come from the gradients dL_i/dz, which need no backward pass through the encoder; then one
-    pass carries the combination to the shared parameters. For MGDA this is MGDA-UB: where the
-    encoder's Jacobian has full rank, a direction that serves all tasks at the features does so at
-    the parameters. The weights are not those of the parameters' gradients.
+    are computed from the gradients dL_i/dz, which need no backward pass through the encoder. Then
+    one backward pass carries the combination to the shared parameters. For MGDA this is MGDA-UB:
+    if the encoder's Jacobian has full rank, a common descent direction of all tasks at the
+    features is one at the parameters too. The weights differ from those that the parameters'
+    gradients would give.
 
     Args:
-      encode: ``(shared, *args) -> features``, a tree of arrays; the whole batch is kept.
+      encode: ``(shared, *args) -> features``, a tree of arrays; the features of the whole batch.
       decode: ``(heads, features, *args) -> losses``, as for ``value_and_task_grads``.
-      balancer: any balancer without ``on_shared`` (the features are what is shared) that keeps
-        nothing of the gradients.
+      balancer: any balancer without ``on_shared`` (the features take the place of the shared
+        leaves) that keeps no averages or moments of the gradients.
 
     Returns:
       A function ``(balancer_state, shared, heads, *args, active=None, extra=None) -> (losses,
@@ -41,7 +42,8 @@ def value_and_features_grad(
       at the start. Each head receives its own task's gradient.
 
     Raises:
-      ValueError: where the balancer is none, is restricted, or keeps averages of gradients.
+      ValueError: if ``balancer`` is not a balancer, is restricted by ``on_shared``, or keeps
+        averages of gradients.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -65,8 +67,8 @@ def value_and_features_grad(
     check_balancer(balancer)
     if balancer.roles.measured:
         raise ValueError(
-            "The features are what is shared here: pass the balancer without on_shared, and the"
-            " task-specific parameters as heads."
+            "The shared features are balanced here, so on_shared does not apply: pass the balancer"
+            " without on_shared, and the task-specific parameters as heads."
         )
     if balancer.turns is not None:
         raise ValueError(
@@ -106,7 +108,7 @@ def value_and_features_grad(
             of_features = pull_back_each(to_features, chunk_size=None)
             of_heads = pull_back_weights(at, jnp.ones(at.num_tasks))[0]
         else:
-            # Of one pass for all, the zero of an absent task times its NaN would be left.
+            # In one pass for all tasks, zero times the NaN of an absent task would remain.
             rows_of_heads, of_features = stacked = pull_back_each(at, chunk_size=None)
             present = jnp.ones(at.num_tasks, bool)
             if active is not None:
@@ -115,7 +117,7 @@ def value_and_features_grad(
                 values = task_vector("losses", at.losses)
                 sound = jnp.isfinite(values) & finite_rows(stacked)
                 broken, present = present & ~sound, present & sound
-                # What is broken in a head alone is to be seen at the features as well.
+                # A non-finite gradient in a head alone must be visible at the features as well.
                 of_features = jax.tree.map(
                     lambda leaf: jnp.where(rows(broken, leaf), jnp.nan, leaf), of_features
                 )

@@ -1,4 +1,4 @@
-"""One loss an example: gradients and Gramian from one backward pass, where examples stay apart."""
+"""Gradients and Gramian of one loss per example, from one backward pass if examples do not mix."""
 
 import functools
 import logging
@@ -21,17 +21,17 @@ LOGGER = logging.getLogger("jaxmtl")
 
 
 class WrittenOut(Exception):
-    """To write all gradients out is cheaper than to do without."""
+    """Raised if writing out all gradients takes fewer operations than working without them."""
 
 
 def gramian_by_examples(
     at: Linearised, are_measured: Sequence[bool], dtype: Any, *, lean: bool
 ) -> tuple[Array, Array] | None:
-    """The Gramian of the measured leaves, and whose gradient is finite: (N, N) and (N,).
+    """The Gramian of the measured leaves, and which gradients are finite: (N, N) and (N,).
 
-    None where the losses are no array of one loss an example, or cannot be told apart; the logger
-    "jaxmtl" says why; and where to write all gradients out takes fewer operations. With ``lean``
-    they are not written out, nor where one passes through anything else than parameters.
+    None if the losses are not one array with one loss per example, or the examples mix (the logger
+    "jaxmtl" says why), or if writing out all gradients takes fewer operations. With ``lean`` the
+    gradients are not written out, even for one that passes through something other than parameters.
     """
 
     def measure() -> tuple[Array, Array]:
@@ -55,7 +55,7 @@ def stack_gradients(at: Linearised, chunk_size: int | None) -> PyTree:
 
 
 def _gradients_by_examples(at: Linearised) -> PyTree | None:
-    """The stacked gradients; None where the examples cannot be told apart."""
+    """The stacked gradients; None if the examples mix."""
     one = jax.eval_shape(at.pull_back, at.losses)
 
     def write_out() -> list[Array]:
@@ -74,9 +74,9 @@ def _largest(at: Linearised) -> int:
 
 
 def _attempt(at: Linearised, compute: Callable[[], Any]) -> Any:
-    """What the examples apart give; None where they mix, or nothing can be told of them."""
+    """The result of ``compute`` with separate examples; None if they mix or cannot be separated."""
     leaves = jax.tree.leaves(at.losses)
-    # Outside of jit the program would be taken apart anew at each call.
+    # Outside of jit the program would be analysed again at each call.
     if at.num_tasks < 2 or len(leaves) != 1 or leaves[0].ndim != 1 or not is_staged():
         return None
 

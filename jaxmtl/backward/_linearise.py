@@ -19,8 +19,8 @@ from jaxmtl.backward._task_rows import task_rows
 from jaxmtl.backward._xla_cpu import warn_if_miscompiled
 from jaxmtl.solvers.scaling import reciprocal
 
-# Bytes. Where an array between the layers is larger, times T, backward passes side by side drive
-# each other out of a CPU's cache; where it is smaller, the turns of a loop cost more than that.
+# In bytes. If an array between the layers, times T, is larger, simultaneous backward passes
+# displace each other from a CPU's cache; if it is smaller, the turns of a loop cost more than that.
 CACHE = 4 * 2**20
 
 
@@ -31,9 +31,9 @@ class Linearised(NamedTuple):
       value: what it returned, ``losses`` or ``(losses, aux)``.
       losses: the losses alone.
       num_tasks: T.
-      pull_back: cotangents, a tree like ``losses`` -> the gradient of the sum they weigh.
+      pull_back: cotangents, a tree like ``losses`` -> the gradient of the weighted sum.
       push_forward: a direction, a tree like the gradient -> (T,) derivatives of the losses; only
-        where it was asked for.
+        if it was requested.
     """
 
     value: Any
@@ -55,13 +55,13 @@ def linearise(
     """Evaluate ``fun`` once, ready for derivatives in the chosen arguments.
 
     Args:
-      fun: the function, of losses or ``(losses, aux)``.
+      fun: a function that returns losses or ``(losses, aux)``.
       argnums: the chosen arguments.
-      has_aux: whether there is ``aux``.
+      has_aux: whether ``fun`` returns ``aux``.
       args: positional arguments of ``fun``.
       kwargs: its keyword arguments.
-      forward: whether directional derivatives are wanted too, which ``jax.custom_vjp`` does not
-        have.
+      forward: whether directional derivatives are needed too; functions with a
+        ``jax.custom_vjp`` have none.
     """
     params = warn_if_miscompiled(chosen(args, argnums))
     numbers, primals = ((argnums,), (params,)) if isinstance(argnums, int) else (argnums, params)
@@ -72,7 +72,7 @@ def linearise(
         full = list(args)
         for number, argument in zip(numbers, chosen, strict=True):
             full[number] = argument
-        # A loss may be a Python number where a task has nothing to do with the parameters.
+        # A loss may be a Python number if a task does not depend on the parameters.
         value = fun(*full, **kwargs)
         losses, aux = losses_and_aux(value, has_aux)
         returned[:] = [losses, count_losses(losses)]
@@ -86,7 +86,7 @@ def linearise(
     else:
         losses, pull, aux = jax.vjp(of_chosen, *primals, has_aux=True)
     written, num_tasks = returned
-    # JAX has sorted the names: as the user wrote them, they tell what goes by position apart.
+    # JAX has sorted the names; their written order shows which values were given by position.
     losses = in_written_order(losses, written)
 
     def pull_back(cotangents: PyTree) -> PyTree:
@@ -106,18 +106,20 @@ def chosen(args: tuple[Any, ...], argnums: int | Sequence[int]) -> PyTree:
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if not all(-len(args) <= number < len(args) for number in numbers):
         raise ValueError(
-            f"argnums is {argnums}, but {len(args)} positional arguments came: pass what is to be"
-            " differentiated by position."
+            f"argnums is {argnums}, but {len(args)} positional arguments were passed: pass every"
+            " argument to be differentiated by position."
         )
     if len({number % len(args) for number in numbers}) < len(numbers):
-        raise ValueError(f"argnums is {argnums}, and names one of {len(args)} arguments twice.")
+        raise ValueError(
+            f"argnums is {argnums}, and names one of {len(args)} arguments twice: name each once."
+        )
     params = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in numbers)
     check_floating("parameter", params)
     return params
 
 
 def _check_directional(push: Callable[..., Any], primals: tuple[Any, ...]) -> None:
-    """Raise for a function with a ``custom_vjp``, which JAX itself notices as late as it runs."""
+    """Raise for a function with a ``custom_vjp``, which JAX itself reports only when it runs."""
 
     def holds_one() -> bool:
         program, _, _ = read_program(push, *primals)
@@ -131,7 +133,7 @@ def _check_directional(push: Callable[..., Any], primals: tuple[Any, ...]) -> No
 
 
 def pull_back_weights(at: Linearised, weights: Array) -> PyTree:
-    """The gradient of the weighted sum, its weights in a range that 16-bit losses can hold."""
+    """The gradient of the weighted sum, with weights scaled to a range that 16-bit losses allow."""
     pull_back = laid_out(at.pull_back)
     if all(leaf.dtype.itemsize > 2 for leaf in jax.tree.leaves(at.losses)):
         return pull_back(like_losses(weights, at.losses))
@@ -141,11 +143,11 @@ def pull_back_weights(at: Linearised, weights: Array) -> PyTree:
 
 
 def in_chunks(function: Callable[[PyTree], PyTree], rows: PyTree, size: int) -> PyTree:
-    """Apply a function to each row of a tree of stacked arrays, ``size`` of them at a time."""
+    """Apply a function to each row of a tree of stacked arrays, ``size`` rows at a time."""
     if is_staged():
-        # One at a time without vmap, of which a call back to the host, say, may know nothing.
+        # One at a time without vmap, which host callbacks and others may not support.
         return lax.map(function, rows, batch_size=None if size == 1 else size)
-    # A loop would be compiled anew at each call.
+    # A loop would be compiled again at each call.
     count = len(jax.tree.leaves(rows)[0])
     if size == 1:
         parts = [function(jax.tree.map(lambda leaf, n=n: leaf[n], rows)) for n in range(count)]
@@ -166,7 +168,7 @@ def pull_back_each(at: Linearised, chunk_size: int | None) -> PyTree:
 
     def for_each(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
         def in_turn(rows: PyTree) -> PyTree:
-            # Two in a turn, since each keeps less than all cores busy.
+            # Two per turn, since each alone keeps less than all cores busy.
             return lax.scan(lambda _, row: (None, function(row)), None, rows, unroll=2)[1]
 
         if chunk_size is None and is_staged():

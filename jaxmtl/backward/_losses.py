@@ -1,4 +1,4 @@
-"""What a function of several losses may return."""
+"""The return values that a function of several losses may have."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from jaxmtl.backward._manual_axes import vary_like
 
 
 def count_losses(losses: PyTree) -> int:
-    """Count the tasks, insisting on real scalars or one (T,) array."""
+    """Count the tasks, and raise unless the losses are real scalars or one (T,) array."""
     named = jax.tree.leaves_with_path(losses)
     if not named:
         raise ValueError(
@@ -28,9 +28,9 @@ def count_losses(losses: PyTree) -> int:
         shape = jnp.shape(loss)
         if shape and (len(shape) > 1 or len(named) > 1):
             raise ValueError(
-                f"{name} has shape {shape}, but a loss must be a scalar (or all of them one array"
-                " of shape (T,)): reduce it over the batch, with jnp.mean, say. If it is no loss"
-                " but auxiliary data, pass has_aux=True."
+                f"{name} has shape {shape}, but a loss must be a scalar (or all losses one array of"
+                " shape (T,)): reduce it over the batch, for example with jnp.mean. If it is not a"
+                " loss but auxiliary data, pass has_aux=True."
             )
         if not is_real(loss, (jnp.floating,)):
             raise ValueError(
@@ -39,7 +39,7 @@ def count_losses(losses: PyTree) -> int:
             )
     shape = jnp.shape(named[0][1])
     if shape == (0,):
-        raise ValueError("The function returned an empty array of losses.")
+        raise ValueError("The function returned an empty array of losses: return at least one.")
     return shape[0] if shape else len(named)
 
 
@@ -55,14 +55,14 @@ def like_losses(weights: Array, losses: PyTree) -> PyTree:
 
 
 def losses_and_aux(value: Any, has_aux: bool) -> tuple[PyTree, Any]:
-    """What a function of losses returned, in two parts.
+    """Split the return value of a function of losses into losses and auxiliary data.
 
     Raises:
-      ValueError: where ``has_aux`` is set and it returned no pair.
+      ValueError: if ``has_aux`` is set and the function did not return a pair.
     """
     if has_aux and not (isinstance(value, tuple | list) and len(value) == 2):
         raise ValueError(
             "With has_aux=True the function must return a pair, (losses, aux), but it returned"
-            f" a {type(value).__name__}: leave has_aux out if there is nothing beside losses."
+            f" a {type(value).__name__}: leave has_aux out if it returns the losses alone."
         )
     return (value[0], value[1]) if has_aux else (value, None)

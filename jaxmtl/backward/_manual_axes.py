@@ -1,8 +1,8 @@
-"""What ``jax.shard_map`` asks of gradients: types that say what varies, and sums over devices.
+"""What ``jax.shard_map`` needs for gradients: types that say what varies, and sums over devices.
 
-Where it checks (``check_vma=True``, its default), the type of an array says whether it varies from
-device to device, and a gradient of what all devices share is summed over them by itself. Where it
-does not, each device has a gradient of its own.
+If it checks (``check_vma=True``, its default), the type of an array says whether it varies from
+device to device, and JAX sums the gradient of what all devices share over them. If it does not
+check, each device has a gradient of its own.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jaxmtl.backward._programs import operations, read_program, rewritten_or_pla
 
 
 def vary_like(array: Any, like: Any) -> Any:
-    """The same numbers, in the type of what varies from device to device as that of ``like``."""
+    """The same numbers, in a type that varies over the same devices as that of ``like``."""
     missing = _varying(like) - _varying(jax.typeof(array))
     return jax.lax.pcast(array, tuple(missing), to="varying") if missing else array
 
@@ -28,7 +28,7 @@ def _varying(kind: Any) -> frozenset[str]:
 
 
 def check_summed(pull_back: Callable[[PyTree], PyTree], losses: PyTree) -> None:
-    """Raise where losses are means over devices, but their gradients each device's own."""
+    """Raise if losses are means over devices, but the gradients are each device's own."""
     unchecked = {
         axis
         for axis in jax.sharding.get_abstract_mesh().manual_axes
@@ -42,9 +42,9 @@ def check_summed(pull_back: Callable[[PyTree], PyTree], losses: PyTree) -> None:
 
     if unchecked and rewritten_or_plain(are_means, lambda: False):
         raise ValueError(
-            "Inside shard_map with check_vma=False (and pmap), the gradients of losses that are"
-            " means over the devices are each device's own, and so would be the weights made of"
-            " them. Leave check_vma at True, or make the means of the stacked gradients:"
+            "Inside shard_map with check_vma=False (and pmap), each device has its own gradient of"
+            " losses that are means over the devices, and would compute its own weights from it."
+            " Leave check_vma at True, or average the stacked gradients:"
             " grads = jax.lax.pmean(grads, axis) between value_and_task_grads and"
             " balancer.update."
         )

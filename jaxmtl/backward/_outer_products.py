@@ -1,8 +1,8 @@
-"""The gradients of one parameter, one an example: sums of outer products, or written out.
+"""The gradients of one parameter, one per example: sums of outer products, or written out.
 
-The gradient of a dense layer's kernel is the outer product of the layer's input and of its
-output's cotangent, summed over the positions of a sequence or an image. The inner products of two
-examples' gradients need the inner products of those alone, (x_i . x_j) (d_i . d_j).
+The gradient of a dense layer's kernel is the outer product of the layer's input and its output's
+cotangent, summed over the positions of a sequence or an image. The inner product of two examples'
+gradients needs only the inner products of inputs and of cotangents, (x_i . x_j) (d_i . d_j).
 """
 
 import functools
@@ -19,20 +19,20 @@ from jaxmtl._checks import wide_dtype
 from jaxmtl._typing import Array
 from jaxmtl.balancing._gram import gramian
 
-# How much more memory than the cotangents all gradients written out may take.
+# All gradients written out may take this many times the memory of the cotangents.
 _MOST_ROWS = 4
 
 
 class Outer(NamedTuple):
-    """Gradients g_n = sum_p left_np x right_np, for each of some groups.
+    """Gradients g_n = sum_p left_np x right_np, for each of several groups.
 
     Attributes:
       left: (N, groups, positions, size).
       right: (N, groups, positions, size).
-      shapes: what groups and the two sizes are the products of.
+      shapes: the shapes whose products are the groups and the two sizes.
       order: how the axes of ``shapes``, one after the other, are transposed.
-      then: functions to apply to each example's gradient that keep all inner products.
-      write: makes the gradients, before ``then``, in a faster way than from the factors.
+      then: functions to apply to each example's gradient; they keep all inner products.
+      write: makes the gradients, before ``then``, faster than from the factors.
     """
 
     left: Array
@@ -50,7 +50,7 @@ class Whole(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """Gradients of stacked parameters, layers of a loop: for each its own terms."""
+    """Gradients of stacked parameters, the layers of a loop: terms for each layer."""
 
     parts: tuple["Terms", ...]
 
@@ -65,7 +65,7 @@ def written_out(terms: Terms, dtype: Any) -> Array:
 
 
 def inner_products(terms: Terms, dtype: Any) -> Array:
-    """The (N, N) inner products of the gradients, in whichever order takes fewer operations."""
+    """The (N, N) inner products of the gradients, in the order that takes fewer operations."""
     terms = _merged(terms)
     if len(terms) == 1:
         [term] = terms
@@ -77,11 +77,11 @@ def inner_products(terms: Terms, dtype: Any) -> Array:
 
 
 def is_cheaper_written_out(found: Sequence[Any]) -> bool:
-    """Whether a step from all gradients written out takes fewer operations than one without.
+    """Whether a step with all gradients written out takes fewer operations than one without.
 
-    Without, there is one more backward pass, for the update. Where an example has many positions,
-    its gradients are small beside what is between the layers, and to write them out is no more than
-    to add them up.
+    A step without them has one more backward pass, for the update. If an example has many
+    positions, its gradients are small compared with the arrays between the layers, and writing them
+    out costs no more than adding them up.
     """
     without, written, rows, cotangents = 0, 0, 0, 0
     for term in (term for terms in found if type(terms) is tuple for term in _outers(terms)):
@@ -113,8 +113,8 @@ def transposed(term: Outer, order: tuple[int, ...]) -> Outer:
     term = term._replace(order=tuple(term.order[axis] for axis in order))
     groups, lefts, rights = map(len, term.shapes)
     if groups == 0 and term.order == (*range(lefts, lefts + rights), *range(lefts)):
-        # A product is symmetric: what comes first is on the left, so that uses of one parameter
-        # from both sides, of tied embeddings say, are alike.
+        # A product is symmetric. The part that comes first goes on the left, so that two uses of
+        # one parameter from both sides (tied embeddings, for example) have the same form.
         _, left, right = term.shapes
         ordered = tuple(range(lefts + rights))
         term = Outer(term.right, term.left, ((), right, left), ordered)
@@ -122,7 +122,7 @@ def transposed(term: Outer, order: tuple[int, ...]) -> Outer:
 
 
 def _merged(terms: Terms) -> Terms:
-    """Outer products of the same form as one, with the positions of all."""
+    """Join outer products of the same form into one, with the positions of all."""
     alike: dict[Any, list[Outer]] = {}
     others: list[Outer | Whole | Stack] = []
     for term in terms:

@@ -1,4 +1,4 @@
-"""One loss an example, from a function of one example."""
+"""One loss per example, from a function of one example."""
 
 import functools
 from collections.abc import Callable
@@ -13,32 +13,33 @@ from jaxmtl._checks import check_callable, shown
 def per_example(
     loss_of_one: Callable[..., Any], in_axes: tuple[Any, ...] = (None, 0)
 ) -> Callable[..., Any]:
-    """Turn the loss of one example into a function of a batch that returns one loss an example.
+    """Turn the loss of one example into a function of a batch that returns one loss per example.
 
-    Every example is a task then: instance-wise risk minimisation, losses at the points of a
-    differential equation. Any function that returns one loss an example, (N,), will do; this one
-    cannot mix examples by mistake.
+    Every example is then a task, as in instance-wise risk minimisation or for losses at the points
+    of a differential equation. Any function that returns one loss per example, (N,), will do; this
+    one cannot mix examples by mistake.
 
-    Under ``jit``, ``value_and_balanced_grad`` makes the Gramian of such losses from one backward
-    pass, layer by layer, for methods that read no more of the gradients: for a dense layer of
-    inputs x and cotangents d, <g_i, g_j> = (x_i . x_j) (d_i . d_j). One more backward pass makes
-    the update. Where it takes fewer operations, as for convolutions of many positions, the
-    gradients are written out from that one pass, and so they are by ``value_and_task_grads``. Where
-    examples do not stay apart, as in batch normalisation in training, each loss has a backward pass
-    of its own as usual, and ``logging.getLogger("jaxmtl")`` says why at level INFO.
+    Under ``jit``, ``value_and_balanced_grad`` computes the Gramian of such losses from one backward
+    pass, layer by layer, for methods that need only the Gramian of the gradients: for a dense layer
+    with inputs x and cotangents d, <g_i, g_j> = (x_i . x_j) (d_i . d_j). One more backward pass
+    makes the update. If it takes fewer operations, as for convolutions with many positions, the
+    gradients are written out from that one pass; ``value_and_task_grads`` always does this. If
+    examples do not stay separate, as in batch normalisation during training, each loss has a
+    backward pass of its own as usual, and ``logging.getLogger("jaxmtl")`` says why at level INFO.
 
     Args:
       loss_of_one: ``(params, example) -> loss``, a scalar, or with ``has_aux`` a pair of that and
-        something.
+        auxiliary data.
       in_axes: as for ``jax.vmap``, one entry for each positional argument: the axis of the
-        examples, None for what all share, such as the parameters.
+        examples, or None for an argument that all examples share, such as the parameters.
 
     Returns:
-      A function of the same arguments, batches in place of examples. Keywords are shared by all.
+      A function of the same arguments, with batches in place of examples. All examples share the
+      keyword arguments.
 
     Raises:
-      ValueError: where an argument is not of its kind; when called, where the arguments are not as
-        many as ``in_axes``, or the loss is no scalar.
+      ValueError: if an argument has the wrong type; when called, if the number of arguments differs
+        from that of ``in_axes``, or the loss is not a scalar.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl
@@ -72,7 +73,7 @@ def per_example(
         if len(args) != len(in_axes):
             raise ValueError(
                 f"in_axes is {in_axes}, for {len(in_axes)} positional arguments, but {len(args)}"
-                " arguments came."
+                " were passed: pass one for each entry of in_axes."
             )
         return jax.vmap(functools.partial(_scalar, loss_of_one, kwargs), in_axes)(*args)
 

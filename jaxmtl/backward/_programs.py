@@ -1,8 +1,9 @@
-"""The one door to programs, JAX's jaxprs: rewriting them may fail, and then costs speed alone.
+"""Access to programs, JAX's jaxprs: if rewriting one fails, only speed is lost.
 
-JAX promises nothing about how it writes a program down. So whatever reads or rewrites one stands in
-modules behind ``rewritten_or_plain``, with a plain way beside it, tells operations by their names,
-and takes a program and a closed program for one thing: they are one class from jax 0.12 on.
+JAX does not promise how it writes a program down. Every module that reads or rewrites one is
+therefore called through ``rewritten_or_plain``, with a plain way beside it, identifies operations
+by their names, and treats a program and a closed program alike: they are one class from jax 0.12
+on.
 """
 
 import functools
@@ -15,8 +16,8 @@ import jax.numpy as jnp
 
 from jaxmtl._typing import Array
 
-# Operations that hold programs of plain values. Others (kernels, say) hold programs of their own
-# kind, which are left as they are.
+# Operations that hold programs of plain values. Others (kernels, for example) hold programs of
+# another kind, which are left as they are.
 HOLDERS = {
     *("call", "closed_call", "custom_jvp_call", "custom_vjp_call", "eval_jaxpr", "jit", "remat2"),
     *("cond", "scan", "while"),
@@ -24,18 +25,18 @@ HOLDERS = {
 
 
 def is_staged() -> bool:
-    """Whether a program is being written down, by ``jit`` and the like, or all runs at once."""
+    """Whether a program is being traced, by ``jit`` and the like, rather than run at once."""
     return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def rewritten_or_plain(rewritten: Callable[[], Any], plain: Callable[[], Any]) -> Any:
-    """Return what ``rewritten`` does, or where that fails what ``plain`` does, with one warning.
+    """Return the result of ``rewritten``, or if that fails of ``plain``, with one warning.
 
-    An error of the user's own function comes out of ``plain`` as it would without any rewriting.
+    An error in the user's own function is raised by ``plain``, as it would be without rewriting.
     """
     try:
         return rewritten()
-    except Exception as error:  # whatever a JAX that has moved on may raise
+    except Exception as error:  # a newer JAX may raise anything
         cause = f"{type(error).__name__}: {error}"
     result = plain()
     _tell_once(cause)
@@ -46,9 +47,9 @@ def rewritten_or_plain(rewritten: Callable[[], Any], plain: Callable[[], Any]) -
 def _tell_once(cause: str) -> None:
     cause = cause if len(cause) <= 200 else f"{cause[:200]} ..."
     warnings.warn(
-        f"jaxmtl cannot rewrite a program as jax {jax.__version__} writes it ({cause}). The numbers"
-        " are right, but take the plain way, which may be slower. A newer jaxmtl may know this jax;"
-        " if there is none, please report it.",
+        f"jaxmtl cannot rewrite a program as jax {jax.__version__} writes it ({cause}). The results"
+        " are correct, but they are computed without rewriting, which may be slower. A newer jaxmtl"
+        " may support this jax; if there is none, please report it.",
         RuntimeWarning,
         stacklevel=3,
     )
@@ -81,7 +82,7 @@ def is_variable(atom: Any) -> bool:
 
 def run_program(program: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Array]:
     """Run a program on arrays."""
-    from jax.extend import core  # here, behind the door: it may be missing one day
+    from jax.extend import core  # imported here, since a later JAX may lack it
 
     part = program.replace(constvars=(), invars=[*program.constvars, *program.invars])
     if not hasattr(part, "consts"):

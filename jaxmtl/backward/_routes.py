@@ -1,4 +1,4 @@
-"""From a function of several losses straight to their balance, by the cheapest route."""
+"""From a function of several losses directly to the balanced gradient, by the cheapest route."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -44,38 +44,39 @@ def value_and_balanced_grad(
 ) -> Callable[..., Any]:
     """Evaluate several losses and their balanced gradient by the cheapest route the method allows.
 
-    The same losses, gradient and state as ``value_and_task_grads`` followed by
+    Returns the same losses, gradient and state as ``value_and_task_grads`` followed by
     ``balancer.update``. A method that reads only the losses costs one forward and one backward
-    pass, whatever T is (two backward passes where ``on_shared`` leaves heads their own gradient);
-    so do the steps of ``every`` and ``warm_up`` at which the method is not asked. With ``in_turn``
-    a step is one forward and one backward pass of a single loss.
+    pass, for any T (two backward passes if ``on_shared`` leaves heads their own gradient); the same
+    holds for the steps of ``every`` and ``warm_up`` at which the method computes no new weights.
+    With ``in_turn`` a step is one forward and one backward pass of a single loss.
 
     Args:
       fun: as for ``value_and_task_grads``.
-      balancer: any balancer of this package, alone: what follows it in a chain takes the result.
+      balancer: any balancer of this package, alone; the transformations that follow it in a chain
+        take the returned gradient.
       argnums: which positional argument, or arguments, to differentiate.
       has_aux: whether ``fun`` returns ``(losses, aux)``.
-      memory: "stacked" makes the T gradients side by side; "lean" makes the Gramian from one
-        gradient at a time, whose length along all others is one directional derivative, and the
-        update by one more backward pass: memory for one gradient, whatever T is, for methods that
-        read losses and Gramian only. It takes about twice as long; inner products are as exact as
-        the types of the parameters and activations allow. Functions with a ``jax.custom_vjp`` have
-        no directional derivatives.
+      memory: "stacked" computes the T gradients side by side. "lean" needs memory for one gradient
+        only, for any T, and works for methods that read only losses and Gramian: it makes one
+        gradient at a time, computes its inner products with all others as one directional
+        derivative, and makes the update by one more backward pass. It takes about twice as long;
+        inner products are as exact as the types of the parameters and activations allow. Functions
+        with a ``jax.custom_vjp`` have no directional derivatives.
       chunk_size: as for ``value_and_task_grads``.
 
     Returns:
       A function ``(balancer_state, *args, active=None, extra=None, **kwargs) -> (losses, grad,
       balancer_state)``, or ``((losses, aux), grad, balancer_state)``, with ``balancer_state =
-      balancer.init(params)`` at the start. ``active`` is the optional mask of the tasks present;
-      where the loss of an absent task is NaN for want of examples, mask the examples inside
-      ``fun``, since zero times its derivative is NaN in a single backward pass. ``extra`` is a dict
-      of what else the method needs in ``update``, such as ``{"ntk_traces": ...}``. (Keywords
-      ``active`` and ``extra`` of ``fun``'s own do not reach it.) A single backward pass carries the
-      weights in the type of the losses: 8 bits of them for bfloat16.
+      balancer.init(params)`` at the start. ``active`` is the optional mask of the tasks present. If
+      the loss of an absent task is NaN because it has no examples, mask the examples inside
+      ``fun``: in a single backward pass, zero times its derivative is NaN. ``extra`` is a dict of
+      the further arguments that the method needs in ``update``, such as ``{"ntk_traces": ...}``.
+      (If ``fun`` has keyword arguments ``active`` or ``extra`` itself, they cannot be passed.) A
+      single backward pass carries the weights in the type of the losses: 8 bits for bfloat16.
 
     Raises:
-      ValueError: where ``balancer`` is none; when called, where the state is none, and as
-        ``value_and_task_grads`` and ``balancer.update`` do.
+      ValueError: if ``balancer`` is not a balancer; when called, if the state is not a balancer's
+        state, and as ``value_and_task_grads`` and ``balancer.update`` do.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl
@@ -101,14 +102,14 @@ def value_and_balanced_grad(
     needs_stack |= balancer.skips_broken or balancer.turns is not None
     if memory == "lean" and needs_stack:
         raise ValueError(
-            'memory="lean" serves methods that need no more of the gradients than their Gramian,'
-            " but this one works on the stacked gradients themselves: leave memory out."
+            'memory="lean" works for methods that read only the Gramian of the gradients, but this'
+            " one works on the stacked gradients themselves: leave memory out."
         )
     if balancer.turns is not None:
         return one_task(fun, balancer.turns, weighting, argnums, has_aux)
-    # The forward pass belongs into the branches: XLA then fuses it with the backward pass as it
-    # does without one. And a second branch inside, on the same question, would have the stack of
-    # gradients copied: hence a balancer that is known to be due.
+    # The forward pass belongs in the branches: XLA then fuses it with the backward pass as it does
+    # without branches. A second branch inside, on the same condition, would make XLA copy the stack
+    # of gradients; therefore this balancer is one that always computes new weights.
     due = balancer
     if timing is not None:
         due = rebuild(balancer, timing=timing._replace(period=None))
@@ -194,8 +195,8 @@ def _with_lean_gramian(at: Linearised, are_measured: list[bool], given: Given) -
             jnp.where(jnp.any(present) & measured, leaf, jnp.zeros_like(leaf))
             for leaf, measured in zip(grads, are_measured, strict=True)
         ]
-        # Along a direction of length one: the derivatives pass through the type of the losses,
-        # whose range inner products would leave.
+        # Along a direction of length one: the derivatives pass through the type of the losses, and
+        # inner products would exceed its range.
         length = jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(dtype))) for leaf in kept))
         kept = [(leaf.astype(dtype) * reciprocal(length)).astype(leaf.dtype) for leaf in kept]
         slopes = at.push_forward(jax.tree.unflatten(treedef, kept)).astype(dtype)

@@ -1,4 +1,4 @@
-"""Which parameters the tasks share, by where the way back from each loss arrives."""
+"""The parameters that several tasks share, found from the backward pass of each loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,24 +17,24 @@ def shared_leaves(
 ) -> PyTree:
     """Find the leaves on which more than one loss depends, for ``on_shared``.
 
-    A loss depends on a leaf where its derivative is not zero by the structure of the program: what
-    stands behind ``jax.lax.stop_gradient`` or a switched-off branch does not count, a product with
-    a zero does. Nothing is computed; the arguments may be shapes (``jax.ShapeDtypeStruct``).
+    A loss depends on a leaf if the structure of the program does not make its derivative zero: a
+    path through ``jax.lax.stop_gradient`` or a switched-off branch does not count, a product with a
+    zero does. Nothing is computed; the arguments may be shapes (``jax.ShapeDtypeStruct``).
 
     Args:
-      fun: ``(params, *args, **kwargs) -> losses``, a tree of scalars: from one (T,) array nobody
-        can tell which of its parts depends on what.
+      fun: ``(params, *args, **kwargs) -> losses``, a tree of scalars. One (T,) array is refused,
+        since its entries cannot be traced back separately.
       params: the parameters, a tree of floating-point arrays.
       *args: further arguments of ``fun``.
-      has_aux: whether ``fun`` returns a pair, the losses and something else, as for ``jax.grad``.
+      has_aux: whether ``fun`` returns a pair, the losses and auxiliary data, as for ``jax.grad``.
       **kwargs: its keyword arguments.
 
     Returns:
-      A tree of bools like ``params``: True where two losses or more depend on the leaf. A leaf that
-      one loss alone depends on is its head; one that none depends on is frozen.
+      A tree of bools like ``params``: True if two losses or more depend on the leaf. A leaf on
+      which only one loss depends belongs to that task's head; one on which none depends is frozen.
 
     Raises:
-      ValueError: where ``fun`` returns anything but a tree of scalars, or only one.
+      ValueError: if ``fun`` returns anything but a tree of scalars, or only one scalar.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -58,21 +58,24 @@ def shared_leaves(
         for path, value in jax.tree.leaves_with_path(values):
             if value.ndim:
                 raise ValueError(
-                    f"The loss {path_name(path)!r} has shape {value.shape}, but to see what each"
-                    " loss depends on, the function must return a tree of scalars, such as a dict."
+                    f"The loss {path_name(path)!r} has shape {value.shape}, but the function must"
+                    " return a tree of scalars, such as a dict, to show what each loss depends on."
                 )
         return jax.tree.leaves(values)
 
     num_losses = len(jax.eval_shape(losses, leaves, args, kwargs))
     if num_losses < 2:
-        raise ValueError(f"Nothing can be shared: the function returned {num_losses} losses.")
+        raise ValueError(
+            f"The function returned {num_losses} losses, but leaves are shared between two or more:"
+            " return every loss of the training."
+        )
     reached = [_reached(losses, number, leaves, args, kwargs) for number in range(num_losses)]
     counts = [sum(place in places for places in reached) for place in range(len(leaves))]
     return jax.tree.unflatten(treedef, [count > 1 for count in counts])
 
 
 def _reached(losses: Callable[..., list[Array]], number: int, leaves: Any, *rest: Any) -> set[int]:
-    """The places among the leaves at which the backward pass of one of the losses arrives."""
+    """The places among the leaves that the backward pass of one of the losses reaches."""
     reached: set[int] = set()
 
     def loss(leaves: list[Array], *rest: Any) -> Array:
@@ -84,9 +87,9 @@ def _reached(losses: Callable[..., list[Array]], number: int, leaves: Any, *rest
 
 
 def _watched(leaf: Array, reached: set[int], place: int) -> Array:
-    """The same leaf; its place is noted where a backward pass brings it more than a zero.
+    """The same leaf; its place is recorded if a backward pass brings it more than a zero.
 
-    JAX knows the zeros that follow from the structure of the function, and carries them as such.
+    JAX carries zeros that follow from the structure of the function as symbolic zeros.
     """
 
     @jax.custom_vjp

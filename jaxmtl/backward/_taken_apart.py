@@ -1,7 +1,7 @@
-"""The operations of a backward pass that add up the examples, with the examples left apart.
+"""The operations of a backward pass that add up the examples, with the examples kept separate.
 
-They are those that end at a parameter: the product of a layer's inputs with its cotangents, the
-same of a convolution, the sum for a bias, the scatter of an embedding.
+They are the operations that end at a parameter: the product of a layer's inputs with its
+cotangents, the same for a convolution, the sum for a bias, the scatter for an embedding.
 """
 
 import math
@@ -24,12 +24,12 @@ def taken_apart(
     inputs: list[Array],
     run: Callable[[list[Array]], list[Array]],
 ) -> Outer | Whole | None:
-    """What an operation makes of each example; None for an operation that is not known.
+    """The result of an operation for each example; None for an operation that is not supported.
 
     Args:
       eqn: the operation.
       number: which input holds the cotangents.
-      at: these.
+      at: the cotangents.
       inputs: all inputs, as arrays.
       run: runs the operation on other inputs.
     """
@@ -38,7 +38,7 @@ def taken_apart(
 
 
 def _product(eqn: Any, number: int, at: Cotangents, inputs: list[Array], run: Any) -> Outer:
-    """Of ``dot_general``, which sums over the axis of the examples."""
+    """For ``dot_general``, which sums over the axis of the examples."""
     summed, batch = eqn.params["dimension_numbers"]
     place = summed[number].index(at.axis)
     factors: list[Array] = []
@@ -59,7 +59,7 @@ def _product(eqn: Any, number: int, at: Cotangents, inputs: list[Array], run: An
 
 
 def _sum(eqn: Any, number: int, at: Cotangents, inputs: list[Array], run: Any) -> Whole:
-    """Of ``reduce_sum`` over the examples, and maybe over positions."""
+    """For ``reduce_sum`` over the examples, and possibly over positions."""
     apart = _split(at.array, at.axis, at.inner)
     axes = [axis + (axis > at.axis) for axis in eqn.params["axes"] if axis != at.axis]
     rows = jnp.sum(apart, axis=(*axes, at.axis + 1), keepdims=True)
@@ -68,12 +68,12 @@ def _sum(eqn: Any, number: int, at: Cotangents, inputs: list[Array], run: Any) -
 
 
 def _after_move(axes: Sequence[int], first: int) -> tuple[int, ...]:
-    """Where the summed axes are once the axis ``first`` has come to the front."""
+    """The positions of the summed axes after the axis ``first`` has moved to the front."""
     return tuple(axis + (axis < first) for axis in (*axes, first + 1))
 
 
 def _scatter(eqn: Any, number: int, at: Cotangents, inputs: list[Array], run: Any) -> Whole | None:
-    """Of ``scatter-add`` by indices of each example: the gradient of an embedding."""
+    """For ``scatter-add`` at indices of each example: the gradient of an embedding."""
     numbers = eqn.params["dimension_numbers"]
     if number != 2 or at.axis in numbers.update_window_dims:
         return None
@@ -87,7 +87,7 @@ def _scatter(eqn: Any, number: int, at: Cotangents, inputs: list[Array], run: An
 def _convolution(
     eqn: Any, number: int, at: Cotangents, inputs: list[Array], run: Any
 ) -> Outer | Whole | None:
-    """Of the gradient of a kernel: a convolution of the images with the cotangents as kernel."""
+    """For the gradient of a kernel: a convolution of the images with the cotangents as kernel."""
     params, (images, cotangents) = eqn.params, inputs
     numbers = params["dimension_numbers"]
     if number != 1 or at.axis != numbers.rhs_spec[1] or at.inner != 1:
@@ -102,8 +102,8 @@ def _convolution(
 
     if params["feature_group_count"] != 1 or params["batch_group_count"] != 1:
         return Whole(write())
-    # The roles of examples and channels are exchanged in this convolution, and so are those of its
-    # strides and dilations.
+    # This convolution exchanges the roles of examples and channels, and the roles of strides and
+    # dilations.
     channels, examples, *spatial = numbers.lhs_spec
     images = jnp.transpose(images, (examples, channels, *spatial))
     outputs, _, *positions = numbers.rhs_spec
@@ -134,14 +134,14 @@ def _convolution(
     left = jnp.moveaxis(patches.reshape(*patches.shape[:2], -1), 1, 2)[:, None]
     right = cotangents.reshape(len(cotangents), 1, -1, cotangents.shape[-1])
     shapes = (), (images.shape[1], *kernel), (cotangents.shape[-1],)
-    # Channels, kernel and outputs one after the other, and where the result has each of them.
+    # The places of channels, kernel and outputs, one after the other, in the result.
     places = (0, 1 + len(kernel), *range(1, 1 + len(kernel)))
     order = tuple(places[numbers.out_spec.index(axis)] for axis in range(len(places)))
     return Outer(left, right, shapes, order, write=write)
 
 
 def _split(x: Array, axis: int, inner: int) -> Array:
-    """An axis of examples and their slices as two."""
+    """Split an axis of examples and their slices into two axes."""
     return x.reshape(*x.shape[:axis], -1, inner, *x.shape[axis + 1 :])
 
 

@@ -17,11 +17,11 @@ def value_and_task_grads(
 ) -> Callable[..., Any]:
     """Evaluate several losses and the gradient of each, with one forward pass.
 
-    The counterpart of ``jax.value_and_grad`` for a function that returns T losses: the gradients
-    come stacked, each leaf of shape (T, *leaf.shape), row i being the gradient of loss i in
-    ``jax.tree.leaves`` order (for a dict, the sorted names). The way back through what belongs to
-    one loss alone, a head or a batch of its own, is run once; only through what several share, T
-    times.
+    This is ``jax.value_and_grad`` for a function that returns T losses. The gradients come stacked:
+    each leaf has shape (T, *leaf.shape), and row i is the gradient of loss i in ``jax.tree.leaves``
+    order (for a dict, the sorted names). The backward pass through operations that belong to one
+    loss alone (a head, a batch of its own) runs once; only through operations that several losses
+    share does it run T times.
 
     Args:
       fun: function of arrays that returns the losses, a tree of real scalars such as
@@ -29,24 +29,25 @@ def value_and_task_grads(
         ``(losses, aux)``.
       argnums: which positional argument, or arguments, to differentiate.
       has_aux: whether ``fun`` returns auxiliary data beside the losses. Since there is one forward
-        pass, such data (running averages, say) are made once, not once per task.
-      chunk_size: how many backward passes run side by side, the chunks one after the other: less
-        memory for what is between the layers. With 1 they are not mapped, so that operations
-        without a batching rule will do. If None, all of them; on a CPU, large ones run one by one
-        in any case, which is faster there.
+        pass, such data (running averages, for example) are computed once, not once per task.
+      chunk_size: how many backward passes run side by side; the chunks run one after the other,
+        which saves memory for the arrays between the layers. With 1 the passes are not vmapped, so
+        operations without a batching rule work. If None, all run side by side, except that on a
+        CPU large ones run one by one, which is faster there.
 
     Returns:
       A function of the same arguments that returns ``(losses, grads)``, or
       ``((losses, aux), grads)``; ``losses`` keeps the structure in which ``fun`` returns it. A loss
-      or gradient that is not finite stays in its own row, also where several losses share what
-      broke; but losses that one operation makes together, such as one ``jax.vmap`` over the tasks,
-      go back through it together, and zero times NaN is NaN in every row. There, replace missing
-      labels before they meet a prediction, ``jnp.where(mask, labels, 0.0)``.
+      or gradient that is not finite stays in its own row, even if the non-finite operation is one
+      that several losses share. But losses that one operation computes together, such as one
+      ``jax.vmap`` over the tasks, also have a common backward pass, and there zero times NaN is NaN
+      in every row. In that case replace missing labels before they are compared with a prediction:
+      ``jnp.where(mask, labels, 0.0)``.
 
     Raises:
-      ValueError: where an argument is not of its kind; when called, where ``fun`` returns anything
-        but real scalars or one (T,) array (with ``has_aux``, a pair of that and something), or a
-        parameter is no real floating-point array.
+      ValueError: if an argument has the wrong type; when called, if ``fun`` returns anything but
+        real scalars or one (T,) array (with ``has_aux``, a pair of losses and auxiliary data), or a
+        parameter is not a real floating-point array.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl

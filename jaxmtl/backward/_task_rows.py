@@ -1,8 +1,8 @@
 """The gradients of several losses from the program of one backward pass.
 
-The way back from T losses to the parameters is linear, and much of it belongs to one loss alone: a
-head, a decoder, a batch of its own. That part is run once, not T times. Only from where
-contributions of several losses have met are there T rows of them to carry on.
+The backward pass from T losses to the parameters is linear, and much of it belongs to one loss
+alone: a head, a decoder, a batch of its own. That part is run once, not T times. T rows are carried
+only from the point where contributions of several losses have met.
 """
 
 import collections
@@ -19,16 +19,17 @@ from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._manual_axes import vary_like
 from jaxmtl.backward._programs import is_variable, opened, read_program, run_program
 
-# How the way back from losses that were stacked begins, in this and earlier versions of JAX.
+# The first operations of the backward pass from stacked losses, in this and earlier versions of
+# JAX.
 TAKE_APART = {"reshape", "slice", "split", "squeeze", "unstack"}
 
 
 class Rows(dict[int, Any]):
-    """What a variable holds for each task, by the task's number; none for those missing."""
+    """The value of a variable for each task, by the task's number; missing tasks have none."""
 
 
 class Stack(NamedTuple):
-    """What a variable holds for several tasks, stacked in the order of their numbers."""
+    """The value of a variable for several tasks, stacked in the order of their numbers."""
 
     tasks: tuple[int, ...]
     rows: Array
@@ -51,7 +52,7 @@ def task_rows(
     """
     leaves = jax.tree.leaves(losses)
     whole, of_whole, gradient = read_program(pull_back, losses)
-    # What is jitted within shows its parts only when they are written out.
+    # Jitted functions within the program show their parts only when they are inlined.
     program, constants, _ = read_program(functools.partial(_run_inlined, whole, of_whole), leaves)
     values: dict[Any, Any] = dict(zip(program.constvars, constants, strict=True))
     num_tasks = len(leaves)
@@ -74,7 +75,7 @@ def task_rows(
         groups[tuple(sorted(tasks))].append(eqn)
 
     results = [var for var in program.outvars if is_variable(var)]
-    # A group reads of what fewer tasks reach.
+    # A group reads the results of groups with fewer tasks.
     for reach in sorted(groups, key=len):
         later = [eqn for other in groups if len(other) > len(reach) for eqn in groups[other]]
         wanted = dict.fromkeys(_read_by(later) + results)
@@ -93,10 +94,10 @@ def _for_tasks(
     values: dict[Any, Any],
     for_each: Callable[[Callable[[PyTree], PyTree], PyTree], PyTree],
 ) -> dict[Any, Stack]:
-    """What operations make for each of the tasks that reach them, of the variables wanted.
+    """Run operations for each of the tasks that reach them, and return the variables requested.
 
-    No other task may go through them: of a zero, a derivative that is infinite makes NaN, and a
-    ``custom_vjp`` that is not linear makes anything.
+    No other task may go through them: a zero times an infinite derivative is NaN, and a
+    ``custom_vjp`` that is not linear may turn zero into anything.
     """
     made = {var for eqn in eqns for var in eqn.outvars}
     found = [var for var in wanted if var in made]
@@ -110,7 +111,7 @@ def _for_tasks(
 
 
 def _by_task(program: Any, eqn: Any, values: dict[Any, Any]) -> Sequence[Any] | None:
-    """The results of an operation; None if it comes after contributions of tasks have met."""
+    """The results of an operation; None after the contributions of several tasks have met."""
     inputs = {var: values.get(var) for var in _read_by([eqn])}
     rows = [value for value in inputs.values() if isinstance(value, Rows)]
     tasks = sorted(set().union(*rows))
@@ -132,8 +133,8 @@ def _by_task(program: Any, eqn: Any, values: dict[Any, Any]) -> Sequence[Any] | 
         both = {task: left[task] + right[task] for task in left.keys() & right.keys()}
         return [Rows(left | right | both)]
     if eqn.primitive.name == "sharding_constraint":
-        # For each row before they are stacked: XLA would make them, and the stack, spread over the
-        # devices in another way, and exchange them after.
+        # For each row before they are stacked: XLA would shard the rows and the stack in
+        # another way, and exchange data between the devices afterwards.
         pinned = Rows()
         for task, row in rows[0].items():
             [pinned[task]] = run_operations(program, [eqn], eqn.outvars, {eqn.invars[0]: row})
@@ -150,7 +151,7 @@ def _by_task(program: Any, eqn: Any, values: dict[Any, Any]) -> Sequence[Any] | 
 
 
 def _apart(program: Any, eqn: Any, row: Any) -> list[Any]:
-    """Take one row apart; one of known numbers also while a function is traced."""
+    """Split one row; constant rows are split at once, even while a function is traced."""
     if not isinstance(row, np.ndarray):
         return run_operations(program, [eqn], eqn.outvars, {eqn.invars[0]: row})
     part = program.replace(constvars=(), invars=eqn.invars, outvars=eqn.outvars, eqns=[eqn])
@@ -159,14 +160,14 @@ def _apart(program: Any, eqn: Any, row: Any) -> list[Any]:
 
 
 def _may_count(row: Any) -> bool:
-    """Whether a row is not known to be zero."""
+    """Whether a row may differ from zero."""
     return not isinstance(row, np.ndarray) or bool(np.any(row))
 
 
 def run_operations(
     program: Any, eqns: list[Any], results: list[Any], values: dict[Any, Any]
 ) -> list[Array]:
-    """Run some operations of a program, of which ``values`` holds what they read."""
+    """Run some operations of a program, with their inputs in ``values``."""
     read = [var for var in _read_by(eqns) if var in values]
     part = program.replace(constvars=(), invars=read, outvars=results, eqns=eqns)
     return run_program(part, (), [vary_like(values[var], var.aval) for var in read])
@@ -175,7 +176,7 @@ def run_operations(
 def _run_inlined(
     program: Any, constants: Sequence[Array], arguments: Sequence[Array]
 ) -> list[Array]:
-    """Run a program, and the jitted ones within it operation by operation."""
+    """Run a program, and the jitted functions within it operation by operation."""
     values = dict(zip(program.constvars, constants, strict=True))
     values |= zip(program.invars, arguments, strict=True)
     for eqn in program.eqns:
@@ -196,12 +197,12 @@ def _read_by(eqns: list[Any]) -> list[Any]:
 
 
 def _value(var: Any, values: dict[Any, Any]) -> Any:
-    """What a variable or a literal holds; None where that is not known yet."""
+    """The value of a variable or a literal; None if it is not known yet."""
     return values.get(var) if is_variable(var) else np.asarray(var.val, var.aval.dtype)
 
 
 def _stack(value: Any, aval: Any, tasks: tuple[int, ...]) -> Array:
-    """What a variable holds for these tasks, stacked; zero for those that do not reach it."""
+    """The values of a variable for these tasks, stacked; zero for tasks that do not reach it."""
     if isinstance(value, Stack):
         if value.tasks == tasks:
             return value.rows
@@ -209,7 +210,7 @@ def _stack(value: Any, aval: Any, tasks: tuple[int, ...]) -> Array:
     if not isinstance(value, Rows):
         return jnp.broadcast_to(value, (len(tasks), *jnp.shape(value)))
     if len(value) == 1:
-        # A pad is part of what reads it; on a GPU, a stack of one row and zeros is a launch.
+        # A pad is fused into its reader; on a GPU, a stack of one row and zeros is a launch.
         [(task, row)] = value.items()
         before = tasks.index(task)
         around = [(before, len(tasks) - before - 1, 0), *[(0, 0, 0)] * len(aval.shape)]

@@ -1,4 +1,4 @@
-"""The step of a balancer that takes its tasks in turn: one forward and one backward pass of one."""
+"""The step of a balancer that takes its tasks in turn: one forward and one backward pass."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -27,8 +27,8 @@ def one_task(
 ) -> Callable[..., Any]:
     """``value_and_balanced_grad`` of a balancer made by ``in_turn``.
 
-    The branch of each task holds the whole function; what the task's loss and the auxiliary data do
-    not need of it, the compiler leaves out.
+    The branch of each task holds the whole function; the compiler removes everything that the
+    task's loss and the auxiliary data do not need.
     """
 
     def evaluate(

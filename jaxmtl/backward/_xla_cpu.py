@@ -1,8 +1,8 @@
 """A defence against wrong gradients from the CPU compiler of some jaxlib versions.
 
 From jaxlib 0.10.2 on, XLA compiles the stacked gradients of normalisation layers for CPU with a
-pass (YNNPACK fusions of reductions) that returns them tens of per cent wrong, without an error.
-Leaving that pass the matrix products alone cures it.
+pass (YNNPACK fusions of reductions) whose results are wrong by tens of per cent, without an error.
+If the pass is restricted to matrix products, the results are right.
 """
 
 import functools
@@ -27,11 +27,11 @@ _OURS_AND_JAX = ("jaxmtl", "jax", "contextlib", "functools")
 def use_safe_cpu_compiler() -> None:
     """Keep jaxlib's CPU compiler from returning wrong stacked gradients.
 
-    Adds the compiler flag that cures it to ``XLA_FLAGS``, where the installed jaxlib needs it and
-    the flag is not set already. Programs for GPU and TPU are not affected by bug or cure.
+    Adds the compiler flag that prevents this to ``XLA_FLAGS``, if the installed jaxlib needs it and
+    the flag is not set already. Neither the fault nor the flag affects programs for GPU and TPU.
 
     Raises:
-      RuntimeError: where a computation has already run, since the flags are read before the first.
+      RuntimeError: if a computation has already run, since JAX reads the flags before the first.
 
     Examples:
       >>> import jaxmtl
@@ -41,16 +41,16 @@ def use_safe_cpu_compiler() -> None:
         return
     if _has_read_its_flags():
         raise RuntimeError(
-            "use_safe_cpu_compiler() came too late: JAX reads the compiler's flags before the first"
-            " computation, and one has run. Restart, and call it right after the imports."
+            "use_safe_cpu_compiler() was called too late: JAX reads the compiler's flags before"
+            " the first computation, and one has run. Restart, and call it right after the imports."
         )
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {CURE}".strip()
 
 
 def warn_if_miscompiled(tree: PyTree) -> PyTree:
-    """The same arrays; warn once where what is made of them is for a CPU and may come out garbled.
+    """The same arrays; warn once if what is computed from them on a CPU may be wrong.
 
-    Whether it is for a CPU is known when it is lowered, so the arrays are marked for that moment.
+    Whether a program is for a CPU is known when it is lowered, so the arrays are marked until then.
     """
     mark = rewritten_or_plain(_mark, lambda: lambda array: array)
     return jax.tree.map(lambda leaf: mark(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
@@ -58,7 +58,7 @@ def warn_if_miscompiled(tree: PyTree) -> PyTree:
 
 @functools.cache
 def _mark() -> Callable[[Array], Array]:
-    """An operation that does nothing, but to warn when it is run on CPU or lowered for one."""
+    """An identity operation that warns when it is run on CPU or lowered for CPU."""
     from jax.extend.core import Primitive
     from jax.interpreters import ad, batching, mlir
 
@@ -98,7 +98,7 @@ def _tell_once() -> None:
 
 
 def _frames_to_the_user() -> int:
-    """How far up the stack of calls the first function is that is neither ours nor JAX's."""
+    """How far up the call stack the first function outside jaxmtl and JAX is."""
     frame, level = sys._getframe(1), 1
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _OURS_AND_JAX:
         frame, level = frame.f_back, level + 1
@@ -111,9 +111,9 @@ def _is_affected() -> bool:
 
 
 def _has_read_its_flags() -> bool:
-    """Whether JAX has started; no function of its own says so, but then this setting is refused."""
+    """Whether JAX has started: it has no function for this, but then this setting is refused."""
     devices = getattr(jax.config, "jax_num_cpu_devices", None)
-    if devices is None:  # in a JAX without that setting nobody can tell
+    if devices is None:  # without that setting there is no way to know
         return False
     try:
         for number in (devices + 2, devices):

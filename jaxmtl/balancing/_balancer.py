@@ -41,24 +41,27 @@ def make_balancer(
     reporting: Reporting | None = None,
     skips_broken: bool = False,
 ) -> Balancer:
-    """Wrap a method into an optax transformation; how a method of one's own is made.
+    """Wrap a method into an optax transformation: this is how you make a method of your own.
 
     Args:
       weighting: the method.
-      roles: the leaves that it measures and weighs; all if None. ``on_shared`` sets them.
-      preparation: what it does to the stacked gradients beforehand; nothing if None.
-      timing: when it is asked; at every step if None. ``every`` and ``warm_up`` set it.
-      reporting: what is written down of each step; nothing if None. ``report_only`` sets it.
-      skips_broken: whether tasks whose loss or gradient is not finite are left out of a step.
+      roles: which leaves the Gramian is measured on and which leaves receive the task weights; all
+        leaves if None. ``on_shared`` sets them.
+      preparation: what the method does to the stacked gradients before they are measured; nothing
+        if None.
+      timing: the steps at which the method computes new weights; every step if None. ``every`` and
+        ``warm_up`` set it.
+      reporting: what is recorded at each step; nothing if None. ``report_only`` sets it.
+      skips_broken: whether a step leaves out tasks whose loss or gradient is not finite.
         ``skip_broken`` sets it.
 
     Returns:
       A ``Balancer``.
 
     Raises:
-      ValueError: where a part is not of its kind; at update, where the gradients are not stacked,
-        disagree on T or do not fit the method's ``num_tasks``, where the state is not one of this
-        balancer, and where ``losses`` or ``active`` are missing or do not fit.
+      ValueError: if a part has the wrong type; at update, if the gradients are not stacked, if they
+        disagree on T or with the method's ``num_tasks``, if the state does not belong to this
+        balancer, or if ``losses`` or ``active`` are missing or do not fit.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -75,7 +78,7 @@ def make_balancer(
     check_parts(weighting, roles, preparation, timing, reporting, skips_broken)
     roles = LeafRoles() if roles is None else roles
 
-    # Loops and branches are compiled once, also where a training loop is not jitted.
+    # Loops and branches are compiled only once, even if the training loop is not jitted.
     weighting = weighting._replace(update=jax.jit(weighting.update))
 
     def init(params: PyTree) -> BalancerState:
@@ -84,7 +87,7 @@ def make_balancer(
         if preparation is not None:
             kept = preparation.init(selected_only(roles.weighted, params))
             parts = parts._replace(preparation=kept)
-        # A copy, since the state may be donated: arrays of the user's must outlive that.
+        # A copy, since the state may be donated: the user's arrays must remain valid.
         return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), parts)
 
     def update(
@@ -146,7 +149,7 @@ def make_balancer(
             is_asked = timing is None or timing.period is None
             if "gramian" not in weighting.reads or preparation is not None or not is_asked:
                 return updates, updates
-            # The Gramian vouches for what it measured: a non-finite entry shows on its diagonal.
+            # A non-finite entry of a measured leaf shows on the diagonal of the Gramian.
             are_measured = select_leaves(roles.measured, grads)
             return updates, [u for u, m in zip(updates, are_measured, strict=True) if not m]
 
@@ -174,7 +177,7 @@ def make_balancer(
 
 
 def rebuild(balancer: Balancer, **changes: Any) -> Balancer:
-    """The same balancer with some of its parts exchanged; how combinators are made."""
+    """The same balancer with some of its parts replaced; combinators are made with it."""
     if balancer.turns is not None:
         return balancer.turns.around(rebuild(balancer.turns.inner, **changes))
     parts = {

@@ -1,7 +1,7 @@
-"""The vocabulary: what a method is given, what it returns, and the optax transformation around it.
+"""The types: a method's inputs, the method, and the optax transformation around it.
 
-A method is a ``Weighting``: T-sized pure functions that know nothing of parameters. A ``Balancer``
-is the optax transformation made from one (in ``_balancer.py``).
+A method is a ``Weighting``: T-sized pure functions that never see the parameters. A ``Balancer`` is
+the optax transformation made from one (in ``_balancer.py``).
 """
 
 from collections.abc import Callable
@@ -16,18 +16,19 @@ from jaxmtl.balancing._leaf_roles import LeafRoles
 
 
 class Given(NamedTuple):
-    """What a method is given at a step; what it does not read may be None.
+    """The inputs of a method at one step; inputs that it does not read may be None.
 
     Attributes:
-      losses: (T,) losses; one at absent tasks.
-      gramian: (T, T) inner products of the gradients; zero rows and columns at absent tasks.
+      losses: (T,) losses; one for absent tasks.
+      gramian: (T, T) inner products of the gradients; zero rows and columns for absent tasks.
       active: (T,) bool, the tasks present in this batch.
       cross_gramian: (T, T) inner products <g_i, h_j> of the gradients of two further batches.
-      extra: the (T,) arguments of ``update`` that the method asks for by name; one at absent tasks.
-      finite_losses: (T,) bool, also of the tasks that ``skip_broken`` has left out; True at absent
-        ones.
-      finite_gradients: the same of the gradients, where a report or ``skip_broken`` asks for it.
-      named: (T,) bool, by the argument's name: where the one task is that the user gave by name.
+      extra: the (T,) arguments of ``update`` that the method requests by name; one for absent
+        tasks.
+      finite_losses: (T,) bool, whether each loss is finite, also for the tasks that ``skip_broken``
+        has left out; True for absent tasks.
+      finite_gradients: the same for the gradients, if a report or ``skip_broken`` needs it.
+      named: for each argument that names one task, a (T,) bool array that is True at that task.
     """
 
     losses: Any
@@ -44,18 +45,18 @@ class Weighting(NamedTuple):
     """A balancing method as T-sized pure functions.
 
     Attributes:
-      init: ``dtype -> state``; what is kept per task has shape (T,) and this type.
+      init: ``dtype -> state``; arrays with one entry per task have shape (T,) and this type.
       update: ``(Given, state) -> ((T,) weights, state)``. The weights of absent tasks are ignored;
-        the state must not move for them.
+        their entries of the state must not change.
       reads: which of "losses", "gramian" and "cross_gramian" the method reads.
-      num_tasks: T where the method knows it, else None.
-      names: the tasks' names where the user gave something by name; the losses must then bear the
-        same ones. None where nothing was given for each task.
+      num_tasks: T if the method was built with it, else None.
+      names: the tasks' names if the user gave an argument as a dict of tasks; the losses must then
+        have the same names. None if no argument was given by task.
       extra: names of further arguments of ``update``, one number per task, that the method needs.
       named: arguments of the method, each with the name of one task: ``("reference", "residual")``.
-      roundings: below how many roundings of the longest gradient a task is left out of the question
-        (``skip_rounding``); None where that was not asked for.
-      fixed: (T,) bool, the tasks with weights of their own, which no question is about
+      roundings: a task is left out when its gradient is shorter than this many rounding errors of
+        the longest gradient (``skip_rounding``); None if this was not requested.
+      fixed: (T,) bool, the tasks with constant weights, which the method does not balance
         (``with_fixed``).
     """
 
@@ -73,13 +74,14 @@ class Weighting(NamedTuple):
 class Preparation(NamedTuple):
     """What a method does to the stacked gradients before they are measured and combined.
 
-    It tracks them over the steps, or masks coordinates: the part of a method that is not T-sized.
+    It tracks them over the steps, or masks coordinates. This part of a method is not T-sized.
 
     Attributes:
       init: ``params -> state``, with None at the leaves that receive no task weights.
-      update: ``(grads, Given, state) -> (measured, combined, state)``: of the stacked gradients,
-        trees of the same structure and shapes; ``measured`` makes the Gramian, ``combined`` the
-        update. The state must not move for absent tasks.
+      update: ``(grads, Given, state) -> (measured, combined, state)``. ``measured`` and
+        ``combined`` are trees with the structure and shapes of the stacked gradients; the Gramian
+        is computed from ``measured``, the update from ``combined``. The entries of absent tasks in
+        the state must not change.
     """
 
     init: Callable[[PyTree], PyTree]
@@ -87,18 +89,18 @@ class Preparation(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """When a method is asked for weights, and what holds before.
+    """The steps at which a method computes new weights, and the weights that apply before.
 
-    At step t the method is asked if t >= start and (t - start) is a multiple of ``period``; else
-    its last weights hold. The weights applied go from ``before`` to the method's over the ``ramp``
-    steps from ``start`` on.
+    At step t the method computes new weights if t >= start and (t - start) is a multiple of
+    ``period``; otherwise its last weights apply. During the ``ramp`` steps from ``start`` on, the
+    applied weights go over from ``before`` to the method's weights.
 
     Attributes:
-      period: steps from one question to the next; None where this step is known to ask.
-      start: the first step that asks.
-      ramp: steps on the way.
-      before: ``(active, dtype) -> (T,) weights``; equal shares of the tasks present.
-      held: (T,) weights that hold for a task that was absent whenever the method was asked.
+      period: steps between two computations; None if this step is known to compute new weights.
+      start: the first step at which the method computes weights.
+      ramp: number of steps of the transition.
+      before: ``(active, dtype) -> (T,) weights``; equal shares for the tasks present.
+      held: (T,) weights for tasks that were absent whenever the method computed weights.
     """
 
     period: Any = 1
@@ -109,7 +111,7 @@ class Timing(NamedTuple):
 
 
 class Reporting(NamedTuple):
-    """What is written down of each step at which the method is asked, of broken ones too.
+    """What is recorded at each step at which the method computes weights, also at non-finite steps.
 
     Attributes:
       init: ``(T, dtype) -> report``.
@@ -121,15 +123,16 @@ class Reporting(NamedTuple):
 
 
 class Turns(NamedTuple):
-    """How a balancer goes through its tasks, one gradient a step.
+    """How a balancer takes its tasks in turn, with one gradient per step.
 
     Attributes:
-      inner: the balancer that is asked.
-      around: the same around another balancer.
+      inner: the balancer that computes the weights.
+      around: makes the same turns around another balancer.
       due: ``state -> index`` of the task whose turn it is.
       take: ``(grad, losses, state, params, *, active=None, **extra) -> (updates, losses, state)``,
-        from the gradient of that task; ``losses`` its loss, and what gives all of them their names,
-        or None; what comes back are the (T,) losses at each task's last turn.
+        from the gradient of that task. The argument ``losses`` holds its loss and the tree that
+        names all losses, or is None; the returned ``losses`` are the (T,) losses at each task's
+        last turn.
     """
 
     inner: Any
@@ -143,12 +146,12 @@ class BalancerState(NamedTuple):
 
     Attributes:
       task_weights: the (T,) weights of the last step whose inputs were finite, zero before the
-        first. None where the balancer was not told ``num_tasks``: the shapes of an optax state are
-        fixed by ``init``, which sees the parameters only.
+        first such step. None if the balancer was built without ``num_tasks``: ``init`` fixes the
+        shapes of an optax state and sees the parameters only.
       method: the method's own state.
       preparation: what the method keeps of the gradients, as large as T times the parameters.
-      timing: the step, and the weights held until the method is asked again.
-      report: what ``report_only`` writes down of each step.
+      timing: the number of the step, and the weights held until the method computes new ones.
+      report: what ``report_only`` records at each step.
     """
 
     task_weights: Any
@@ -168,19 +171,21 @@ class Balancer(optax.GradientTransformationExtraArgs):
 
     A step with a non-finite loss or gradient returns non-finite updates and leaves the state as it
     was, so that ``optax.apply_if_finite`` after the balancer skips the step as a whole. A step
+    A step with a non-finite loss or gradient returns non-finite updates and leaves the state as it
+    was, so that ``optax.apply_if_finite``, placed after the balancer, skips the whole step. A step
     without any active task returns zero.
 
-    Some methods need more at each step: ``independent_grads``, the stacked gradients of two further
-    batches, or an argument of their own, such as ``ntk_traces``.
+    Some methods need more inputs at each step: ``independent_grads``, the stacked gradients of two
+    further batches, or a named argument, such as ``ntk_traces``.
 
     Attributes:
       weighting: the method.
       roles: the leaves that it measures and weighs.
-      preparation: what it does to the gradients beforehand, if anything.
-      timing: when it is asked, if not at every step.
-      reporting: what is written down of each step, if anything.
-      skips_broken: whether tasks whose loss or gradient is not finite are left out of a step.
-      turns: how it goes through its tasks, where ``in_turn`` has it take one a step.
+      preparation: what it does to the gradients before they are measured, or None.
+      timing: when it computes new weights, or None for every step.
+      reporting: what is recorded at each step, or None.
+      skips_broken: whether a step leaves out tasks whose loss or gradient is not finite.
+      turns: how it takes its tasks in turn, if ``in_turn`` made it; else None.
       state_like: type of the weights -> shapes of the T-sized part of the state.
       description: the call that made it.
     """
@@ -200,7 +205,7 @@ class Balancer(optax.GradientTransformationExtraArgs):
 
 
 def known_num_tasks(balancer: Balancer, reason: str) -> int:
-    """The number of tasks that a balancer was told, for ``reason``, the start of the message."""
+    """The number of tasks a balancer was built with; ``reason`` is the start of the message."""
     num_tasks = balancer.weighting.num_tasks
     if num_tasks is None:
         raise ValueError(
@@ -211,7 +216,7 @@ def known_num_tasks(balancer: Balancer, reason: str) -> int:
 
 
 def check_balancer(balancer: Any) -> Balancer:
-    """Raise unless a balancer came, and nothing that merely contains one."""
+    """Raise unless ``balancer`` is a balancer itself, not something that contains one."""
     if not (isinstance(balancer, Balancer) and hasattr(balancer, "weighting")):
         cure = "pass the balancer alone; what follows it in a chain takes the gradient it returns"
         if callable(balancer):

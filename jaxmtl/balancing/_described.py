@@ -1,4 +1,4 @@
-"""What a balancer says of itself, and of a call that it does not understand."""
+"""The description of a balancer, and the error for a call that does not fit its signature."""
 
 import functools
 import inspect
@@ -16,10 +16,10 @@ P = ParamSpec("P")
 
 
 def described(factory: Callable[P, Balancer]) -> Callable[P, Balancer]:
-    """Let the balancers that a function makes say how they were made.
+    """Record the call that makes a balancer, for its ``repr``.
 
     ``repr(jaxmtl.every(jaxmtl.mgda(num_tasks=3), 2))`` is ``every(mgda(num_tasks=3), k=2)``, and
-    ``jaxmtl.mgda(3)`` is told that the number goes by its name.
+    ``jaxmtl.mgda(3)`` raises an error which says that ``num_tasks`` must be passed by name.
     """
     signature, name = inspect.signature(factory), factory.__name__
     kinds = inspect.get_annotations(factory)
@@ -31,7 +31,7 @@ def described(factory: Callable[P, Balancer]) -> Callable[P, Balancer]:
         except TypeError as error:
             names = ", ".join(_with_stars(signature))
             raise TypeError(
-                f"{name}({names}) cannot be called so: {error}. What stands behind a * goes by its"
+                f"{name}({names}) cannot be called so: {error}. Pass the arguments after the * by"
                 " name, such as num_tasks=3."
             ) from None
         plain = (_as_python(value, annotation=kinds.get(n)) for n, value in arguments.items())
@@ -44,7 +44,7 @@ def described(factory: Callable[P, Balancer]) -> Callable[P, Balancer]:
 
 
 def _as_python(value: Any, annotation: Any) -> Any:
-    """NumPy's scalars as Python's, which take the type of what they meet; no int for a float."""
+    """NumPy scalars as Python's, which adopt other operands' types; a float instead of an int."""
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.shape == ()):
         value = value.item()
     is_int = isinstance(value, int) and not isinstance(value, bool)
@@ -53,7 +53,7 @@ def _as_python(value: Any, annotation: Any) -> Any:
 
 
 def _with_stars(signature: inspect.Signature) -> list[str]:
-    """The names of the arguments, those that go by name only behind a star."""
+    """The names of the arguments, with a star before those that must be passed by name."""
     kinds = inspect.Parameter
     names = [p.name for p in signature.parameters.values() if p.kind is not kinds.KEYWORD_ONLY]
     by_name = [p.name for p in signature.parameters.values() if p.kind is kinds.KEYWORD_ONLY]
@@ -61,7 +61,7 @@ def _with_stars(signature: inspect.Signature) -> list[str]:
 
 
 def _text(name: str, value: Any) -> str:
-    """An argument as it would be written, in brief."""
+    """An argument as the user would write it, shortened."""
     if isinstance(value, Balancer):
         return repr(value)
     if isinstance(value, jax.Array):

@@ -1,4 +1,4 @@
-"""What holds for all entries of trees of leaves, in few reductions."""
+"""Conditions on all entries of trees of leaves, in few reductions."""
 
 import functools
 import operator
@@ -31,12 +31,12 @@ def _all_of(flags: Sequence[Array]) -> Array:
 
 
 def _fails(flags: Array) -> Array:
-    """Zero where all are true, else one: what may be added up."""
+    """Zero if all are true, else one: a number that can be summed over devices."""
     return jnp.any(~flags).astype(jnp.int32)
 
 
 def no_nan(tree: PyTree) -> list[Array]:
-    """Where the leaves of a tree that can be NaN are not."""
+    """Bools that say which entries are not NaN, for the floating-point leaves of a tree."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     return [~jnp.isnan(leaf) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
 
@@ -56,10 +56,10 @@ def rows_where(test: Callable[[Array], Array], tree: PyTree) -> Array:
 
 
 def _by_shape(flags: Sequence[Array]) -> list[Array]:
-    """Where all the arrays of one shape are true: an array a shape.
+    """For each shape one array: true where all the arrays of that shape are true.
 
-    So that few are reduced, since each reduction is a launch of its own on a GPU. What is sharded
-    stays apart: arrays of one shape need not lie on the same devices.
+    Each reduction is a launch of its own on a GPU, so few arrays should be reduced. Sharded arrays
+    are not combined, since arrays of one shape need not lie on the same devices.
     """
     groups: dict[Any, list[Array]] = {}
     apart = may_be_sharded(flags)

@@ -1,8 +1,8 @@
-"""The two places that read parameter-sized arrays once the gradients are there.
+"""The two functions that read the parameter-sized gradients.
 
 ``gramian`` turns stacked gradients, leaves of shape (T, *leaf.shape), into the (T, T) matrix of
-their inner products; ``combine`` turns task weights and a stacked leaf into one update. All that
-happens between the two is T-sized.
+their inner products; ``combine`` turns task weights and a stacked leaf into one update. All arrays
+between the two are T-sized.
 """
 
 import functools
@@ -30,7 +30,7 @@ _FEW_PRODUCTS = 2**17
 
 
 def solve_dtype(leaves: Sequence[Array]) -> jnp.dtype:
-    """The type that Gramians and weights are held in: float32, or float64 where a leaf is."""
+    """The type of Gramians and weights: float32, or float64 if a leaf is float64."""
     return wide_dtype(*(jnp.result_type(leaf) for leaf in leaves))
 
 
@@ -60,7 +60,7 @@ def cross_gramian(leaves: Sequence[Array], others: Sequence[Array]) -> Array:
 def _by_target(
     for_cpu: Callable[..., Array], for_gpu: Callable[..., Array], *stacks: Sequence[Array]
 ) -> Array:
-    """Where nothing is sharded, small leaves may be laid side by side, and columns walked over."""
+    """Join small leaves, and loop over blocks of columns, only if no leaf is sharded."""
     if may_be_sharded([leaf for leaves in stacks for leaf in leaves]):
         return _leaf_by_leaf(*stacks)
     if for_gpu is _in_few_products:
@@ -69,7 +69,7 @@ def _by_target(
 
 
 def _leaf_by_leaf(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
-    """One contraction a leaf."""
+    """One contraction per leaf."""
     others = leaves if others is None else others
     dtype = solve_dtype([*leaves, *others])
     part = functools.partial(_whole_gramian, dtype=dtype)
@@ -81,7 +81,7 @@ def _leaf_by_leaf(leaves: Sequence[Array], others: Sequence[Array] | None = None
 
 
 def _in_few_products(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
-    """One contraction a large leaf, and one for all small ones: each is a launch of its own."""
+    """One contraction per large leaf and one for all small ones: each is a launch of its own."""
     dtype = solve_dtype([*leaves, *(others or [])])
     lefts = _joined(leaves, dtype, 2**16)
     rights = lefts if others is None else _joined(others, dtype, 2**16)
@@ -103,7 +103,7 @@ def _by_halves(leaves: Sequence[Array]) -> Array:
 
 
 def _in_blocks(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:
-    """A walk over blocks of columns."""
+    """A loop over blocks of columns."""
     dtype = solve_dtype([*leaves, *(others or [])])
     lefts = _matrices(leaves, dtype)
     rights = lefts if others is None else _matrices(others, dtype)
@@ -116,7 +116,7 @@ def _matrices(stacks: Sequence[Array], dtype: jnp.dtype) -> list[Array]:
 
 
 def _joined(stacks: Sequence[Array], dtype: jnp.dtype, most: int) -> list[Array]:
-    """Stacks, those of at most so many columns side by side in one: many products take longer."""
+    """Join all stacks of at most ``most`` columns into one: many small products take longer."""
     are_small = [stack.size <= most * len(stack) for stack in stacks]
     large = [stack for stack, is_small in zip(stacks, are_small, strict=True) if not is_small]
     small = [_flat(stack).astype(dtype) for stack in itertools.compress(stacks, are_small)]
@@ -149,12 +149,12 @@ def combine(weights: Array, leaf: Array) -> Array:
       The combination, of shape ``leaf.shape[1:]`` and the leaf's own type.
     """
     if may_be_sharded([leaf]):
-        # Compilers for TPUs would spread the weights over the devices once for all leaves of one
-        # shape, as one of them lies, and exchange for the others.
+        # Compilers for TPUs would shard the weights once for all leaves of one shape, as the first
+        # of these leaves is sharded, and add exchanges between devices for the others.
         weights, leaf = barrier(weights, leaf, targets=("tpu",))
     if leaf.dtype == weights.dtype:
         return contract(weights, leaf, (((0,), (0,)), ((), ())), weights.dtype)
-    # Before a product all of the leaf would be cast and kept, in a sum one number at a time is.
+    # For a matrix product the whole leaf would be cast and kept; a sum casts one number at a time.
     products = rows(weights, leaf) * leaf.astype(weights.dtype)
     return jnp.sum(products, axis=0).astype(leaf.dtype)
 
@@ -165,7 +165,7 @@ def equal_shares(active: Array, dtype: Any) -> Array:
 
 
 def count_present(active: Array, dtype: Any) -> Array:
-    """How many tasks are present, to divide by: at least one."""
+    """The number of tasks present, as a divisor: at least one."""
     return jnp.maximum(jnp.sum(active, dtype=dtype), 1)
 
 
@@ -175,8 +175,8 @@ def only_active(active: Array, leaf: Array) -> Array:
 
 
 def rows(values: Array, leaf: Array) -> Array:
-    """One number a task, or a matrix over the first two axes, ready to meet a stacked leaf.
+    """Reshape one number per task, or a matrix over the first two axes, to match a stacked leaf.
 
-    Of size 1 along the other axes: an array spread over them would not be sharded as the leaf is.
+    The other axes have size 1: an array broadcast over them would not be sharded as the leaf is.
     """
     return lax.expand_dims(values, range(values.ndim, leaf.ndim))

@@ -1,7 +1,7 @@
-"""Inner products of the rows of matrices: one contraction, or sums in ways of a CPU's own.
+"""Inner products of the rows of matrices: one contraction, or special sums for a CPU.
 
-A CPU's product of a few long rows adds one column after the other, which loses digits, and is far
-from what the memory could deliver.
+A CPU's product of a few long rows adds one column after the other, which loses digits and is far
+slower than the memory bandwidth allows.
 """
 
 import functools
@@ -39,10 +39,10 @@ def contract(
 def added_by_halves(matrices: Sequence[Array], dtype: jnp.dtype) -> Array:
     """Products of every pair of rows, in one pass over each matrix, added up by halves: (T, T).
 
-    For a few rows, since a matrix product is far from what the memory could deliver there (from
-    five on it is no slower: the pairs no longer fit one pass), or a few products in all. The order
-    of the sum is that of this program, not the compiler's, and its rounding errors are the smallest
-    there are.
+    This is for a few rows, where a matrix product is far slower than the memory bandwidth allows
+    (from five rows on it is no slower, since the pairs no longer fit one pass), or for few products
+    in all. This program fixes the order of the sum, not the compiler, and no order has smaller
+    rounding errors.
     """
     index, sums, ends = _index_of_pairs(len(matrices[0])), [], []
     for matrix in matrices:
@@ -100,30 +100,30 @@ def _sums_of_products(rows: Array) -> list[Array]:
 
 
 def _add_up(arrays: list[Array], axis: int) -> list[Array]:
-    """The sum of each array over an axis; in one reduction, so that what they share is read once.
+    """The sum of each array over an axis; one reduction for all reads shared inputs only once.
 
-    XLA would also make one reduction of two of a single array, and add one term after the other.
+    Two reductions of a single array XLA would merge into one, and add one term after the other.
     """
     zeros = [jnp.zeros((), array.dtype) for array in arrays]
     return list(lax.reduce(arrays, zeros, functools.partial(jax.tree.map, operator.add), [axis]))
 
 
 def added_in_blocks(left: Array, right: Array, dtype: jnp.dtype) -> Array:
-    """Sum the Gramians of blocks of columns, and what each addition rounds off (Kahan's sum).
+    """Sum the Gramians of blocks of columns, with each addition's rounding error (Kahan's sum).
 
     XLA's CPU product of a (T, P) with a (P, T) matrix adds up one column after the other: its
     rounding errors on almost orthogonal gradients grow with the sum of the absolute partial sums,
     and so with the columns of a block. A few columns are one block, since a loop takes longer to
-    compile; of many, blocks of fewer than 512 to 2048 cost more in the steps of the loop than they
-    gain.
+    compile; for many columns, blocks of fewer than 512 to 2048 cost more in the steps of the loop
+    than they gain.
     """
     alike = left is right
     num_tasks, size = left.shape
     block = 2 ** round(math.log2(4 * math.sqrt(max(size, 1))))
     if size > 4096:
         block = min(max(block, 512), 2048)
-    # Three products of halves make a symmetric matrix with less work than one of the whole, and
-    # use the cores that a product of a few rows does not; large ones use them all the same.
+    # Three products of halves make a symmetric matrix with less work than one product of the whole,
+    # and use cores that a product of a few rows leaves idle; large products use all cores anyway.
     cut = num_tasks // 2 if alike and 16 <= num_tasks <= 64 else num_tasks
 
     def of_columns(start: Any, width: int) -> list[Array]:
@@ -133,7 +133,7 @@ def added_in_blocks(left: Array, right: Array, dtype: jnp.dtype) -> Array:
         return [contract(x, y, _OVER_COLUMNS, dtype) for x, y in pairs]
 
     def add_block(index: Array, carry: tuple[list[Array], list[Array]]) -> Any:
-        """Add what a block makes, and what the last addition rounded off (Kahan's sum)."""
+        """Add the Gramian of a block, and the last addition's rounding error (Kahan's sum)."""
         totals, lost = carry
         parts = [p + x for p, x in zip(of_columns(index * block, block), lost, strict=True)]
         sums = [t + p for t, p in zip(totals, parts, strict=True)]

@@ -32,7 +32,7 @@ def select_leaves(selectors: tuple[LeafSelector, ...], tree: PyTree) -> list[boo
     """Say for each leaf of the tree whether every selector selects it.
 
     Raises:
-      ValueError: where a mask does not fit the tree, or no leaf is left.
+      ValueError: if a mask does not fit the tree, or no leaf is left.
     """
     paths = [leaf_path(path) for path, _ in jax.tree.leaves_with_path(tree)]
     chosen = [True] * len(paths)
@@ -67,8 +67,8 @@ def select_leaves(selectors: tuple[LeafSelector, ...], tree: PyTree) -> list[boo
     if paths and not any(chosen):
         numbered = all(path.isdigit() for path in paths)
         cure = (
-            " They stand in a list, so that their paths are numbers: give a list of bools, one for"
-            ' each, such as [variable.path.startswith("trunk/") for variable in variables].'
+            " They are in a list, so their paths are numbers: pass a list of bools, one for each,"
+            ' such as [variable.path.startswith("trunk/") for variable in variables].'
         )
         raise ValueError(
             f"No leaf is selected as shared. The leaves are: {', '.join(paths)}.{cure * numbered}"

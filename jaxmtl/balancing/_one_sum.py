@@ -1,4 +1,4 @@
-"""Sums over leaves that lie on many devices: one exchange for all, where their types tell how."""
+"""Sums over leaves on many devices, with one exchange for all leaves if their types allow it."""
 
 import functools
 import operator
@@ -16,15 +16,16 @@ from jaxmtl._typing import Array
 def add_up(
     part: Callable[..., Array], *stacks: Sequence[Array], otherwise: Callable[[], Array]
 ) -> Array:
-    """Add up what is made of each leaf, or each pair of leaves that lie alike.
+    """Add up a function of each leaf, or of each pair of leaves with the same sharding.
 
-    On a mesh whose axes are all ``Explicit``, each device adds up what its own shards make, and one
-    sum over all axes in use is all that is exchanged; of copies along an axis, the first counts.
+    On a mesh whose axes are all ``Explicit``, each device adds up the results of its own shards,
+    and the devices exchange one sum over all axes in use. Of copies along an axis, only the first
+    counts.
 
     Args:
-      part: what is made of a leaf, where that is the sum of what is made of its shards.
+      part: the function of a leaf; it must be the sum of its values at the leaf's shards.
       *stacks: leaves, or several lists of them.
-      otherwise: makes the sum where no leaf is spread, or no type tells how.
+      otherwise: makes the sum if no leaf is sharded, or the types do not say how it is sharded.
     """
     leaves = list(zip(*stacks, strict=True))
     mesh, specs = _lying(leaves)
@@ -51,7 +52,7 @@ def add_up(
 
 
 def _lying(leaves: list[tuple[Array, ...]]) -> tuple[Any, list[PartitionSpec]]:
-    """A mesh, and how leaves lie on it, as their types tell; no specs where these do not."""
+    """The mesh and the specs of the leaves, from their types; no specs if the types lack them."""
     kinds = [[jax.typeof(leaf).sharding for leaf in each] for each in leaves]
     mesh = kinds[0][0].mesh if kinds else jax.sharding.get_abstract_mesh()
     alike = all({kind.spec for kind in each} == {each[0].spec} for each in kinds)
@@ -61,6 +62,6 @@ def _lying(leaves: list[tuple[Array, ...]]) -> tuple[Any, list[PartitionSpec]]:
 
 
 def _axes(spec: PartitionSpec) -> list[str]:
-    """The axes over which an array is spread."""
+    """The axes over which an array is sharded."""
     entries = [entry if isinstance(entry, tuple) else (entry,) for entry in spec]
     return [axis for entry in entries for axis in entry if axis is not None]

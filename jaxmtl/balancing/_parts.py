@@ -1,4 +1,4 @@
-"""What a balancer is made of, checked before it is made: for methods of one's own."""
+"""Checks of the parts of a balancer, for methods of your own."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ READABLE = ("losses", "gramian", "cross_gramian")
 def check_parts(
     weighting: Any, roles: Any, preparation: Any, timing: Any, reporting: Any, skips_broken: Any
 ) -> None:
-    """Raise unless each part is of its kind, and what a part holds of its own.
+    """Raise unless each part has the right type and its entries do too.
 
     Raises:
-      ValueError: naming the part, and the entry of it.
+      ValueError: naming the part and its entry.
     """
     _check_kind("weighting", weighting, Weighting)
     check_callable("weighting.init", weighting.init, "dtype -> state")
@@ -76,8 +76,8 @@ def check_parts(
             task_vector("timing.held", held, weighting.num_tasks)
     if (timing is not None or reporting is not None) and weighting.num_tasks is None:
         raise ValueError(
-            "Where something is held for each task from step to step, the number of tasks must be"
-            " known from the start: build the method with it, such as jaxmtl.mgda(num_tasks=3)."
+            "The method keeps values for each task from step to step, so the number of tasks must"
+            " be known from the start: build the method with it, such as jaxmtl.mgda(num_tasks=3)."
         )
 
 

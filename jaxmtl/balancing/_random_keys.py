@@ -1,8 +1,8 @@
-"""Random keys in a state: as the numbers they are made of, which every tool can save.
+"""Random keys in a state, as the numbers they consist of, which every tool can save.
 
 A typed key, ``jax.random.key(0)``, can be stored by orbax, but not by ``flax.serialization`` or
-``numpy.savez``. Its implementation (threefry, rbg, ...) is known to the balancer that was built
-with it, so that the state has to hold the numbers alone.
+``numpy.savez``. The balancer that was built with the key keeps its implementation (threefry, rbg,
+...), so the state has to hold the numbers alone.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ def typed_key(key: Any) -> Array:
     """Read a random key: a typed key, a raw key of the default implementation, or an integer seed.
 
     Raises:
-      ValueError: where it is none of them.
+      ValueError: if it is none of them.
     """
     if isinstance(key, int | np.integer | np.ndarray | jax.Array) and not isinstance(key, bool):
         dtype, shape = getattr(key, "dtype", jnp.dtype(int)), jnp.shape(key)

@@ -1,4 +1,4 @@
-"""Gradients that are rounding and nothing else, beside the others' lengths."""
+"""Gradients that are only rounding error compared with the longest gradient."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._base import Given, Weighting
 from jaxmtl.balancing._step import only_present
 
-# How many roundings a gradient may measure to be taken for one, as every and smooth have it.
+# In ``every`` and ``smooth``, a gradient shorter than this many rounding errors of the longest one
+# counts as rounding error.
 ROUNDINGS = 8.0
 
 
@@ -20,10 +21,10 @@ def is_rounding(sizes: Array, active: Array, roundings: Any) -> Array:
 
 
 def leave_out_rounding(weighting: Weighting, roundings: Any = ROUNDINGS) -> Weighting:
-    """Ask a method of the Gramian without the tasks whose gradient is rounding.
+    """Compute a method's weights from the Gramian without tasks whose gradient is rounding error.
 
-    They get the least of the other tasks' weights, or zero where that is negative. A method that
-    does not read the Gramian, or that leaves them out already, stays as it is.
+    These tasks get the smallest of the other tasks' weights, or zero if that is negative. A method
+    that does not read the Gramian, or that leaves such tasks out already, stays as it is.
     """
     if "gramian" not in weighting.reads or weighting.roundings is not None:
         return weighting

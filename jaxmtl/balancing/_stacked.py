@@ -1,4 +1,4 @@
-"""What may be asked of stacked gradients, said in full sentences before anything is traced."""
+"""Checks of stacked gradients, with messages in full sentences, before anything is traced."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ def count_stacked(grads: PyTree, params: PyTree | None) -> int:
     """Count the tasks of stacked gradients.
 
     Args:
-      grads: the tree whose every leaf should have shape (T, *leaf.shape).
-      params: the parameters, if the caller passed them; they tell a leading task axis from a
-        parameter's own first axis.
+      grads: the tree in which every leaf should have shape (T, *leaf.shape).
+      params: the parameters, if the caller passed them; with them a leading task axis can be
+        distinguished from a parameter's own first axis.
 
     Returns:
       T.
 
     Raises:
-      ValueError: where the gradients were never stacked or their leaves disagree on T.
+      ValueError: if the gradients are not stacked, or their leaves disagree on T.
     """
     cure = (
         "Each leaf must have shape (T, *parameter.shape), as"
@@ -74,7 +74,7 @@ def check_fits(init: Any, grads: PyTree, state: PyTree) -> None:
     found = jax.tree.map(jnp.shape, state)
     if expected != found:
         raise ValueError(
-            "The balancer's state does not fit the gradients: their stacked leaves ask for"
+            "The balancer's state does not fit the gradients: their stacked leaves require"
             f" {expected}, but it holds {found}. The state must come from balancer.init(params),"
             " and each gradient have shape (T, *parameter.shape)."
         )
@@ -84,7 +84,7 @@ def independent_batches(value: Any, grads: PyTree) -> tuple[PyTree, PyTree]:
     """Read the stacked gradients of two further batches.
 
     Raises:
-      ValueError: where they are missing, or not of the shapes of ``grads``.
+      ValueError: if they are missing, or not of the shapes of ``grads``.
     """
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ValueError(

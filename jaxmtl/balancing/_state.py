@@ -1,4 +1,4 @@
-"""What a balancer keeps from step to step: how it starts, whether it fits, what a step replaces."""
+"""The state of a balancer: its start, the check that it fits, and its replacement at a step."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def init_state(balancer: Balancer, dtype: Any) -> BalancerState:
 
 
 def check_is_state(state: Any) -> None:
-    """Raise unless a balancer's state came."""
+    """Raise unless ``state`` is the state of a balancer."""
     if not isinstance(state, BalancerState):
         raise ValueError(
             "The balancer's state must be what balancer.init(params) or update returned, but it is"
@@ -34,10 +34,10 @@ def check_is_state(state: Any) -> None:
 
 
 def check_state(balancer: Balancer, state: Any, dtype: Any) -> None:
-    """Raise unless the T-sized part of a state is one of this balancer.
+    """Raise unless the T-sized part of a state belongs to this balancer.
 
     Raises:
-      ValueError: where it is of another method, of another number of tasks, or no state at all.
+      ValueError: if it belongs to another method or another number of tasks, or is not a state.
     """
     cure = "A state comes from balancer.init(params), and from update, of the same balancer."
     check_is_state(state)
@@ -74,13 +74,13 @@ def find_nodes(kind: type, tree: PyTree) -> list[tuple[Any, Any]]:
 
 
 def after_step(finite: Array, new: BalancerState, old: BalancerState) -> BalancerState:
-    """The new state, or where the step was not finite the old one; the report is always new.
+    """The new state, or the old one if the step was not finite; the report is always new.
 
     Args:
-      finite: whether the step was: one flag, or one for each task, all of them alike. XLA writes
-        many arrays in one launch of a GPU where they share an array, but not a single number.
+      finite: whether the step was finite: one flag, or one equal flag for each task. On a GPU, XLA
+        writes many arrays in one launch if they share an array, but not if they share a scalar.
       new: the state after the step.
-      old: the one before.
+      old: the state before it.
     """
     flags = jnp.atleast_1d(finite)
 

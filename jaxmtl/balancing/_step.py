@@ -1,4 +1,4 @@
-"""One step of a method: what it is given, the weights it returns, and which state is kept."""
+"""One step of a method: its inputs, the weights it returns, and the state that is kept."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ def read_inputs(
     active: TaskVector | None,
     **extra: Any,
 ) -> Given:
-    """Check what came against what the method reads."""
+    """Check the arguments of ``update`` against the inputs that the method reads."""
     check_built_for(weighting, num_tasks)
     needed = {"losses": losses} if "losses" in weighting.reads else {}
     needed |= {name: extra.get(name) for name in sorted(weighting.extra)}
@@ -34,14 +34,14 @@ def read_inputs(
         if value is None:
             cheap = f' (and value_and_balanced_grad extra={{"{name}": {name}}})'
             raise ValueError(
-                f"This method reads the {name}, but none came: call"
+                f"This method reads the {name}, but the argument {name} is missing: call"
                 f" update(grads, state, params, {name}={name}){cheap * (name != 'losses')}."
             )
     names = common_names(weighting.names, **({"losses": losses, "active": active} | needed)).names
     for argument, name in weighting.named:
         if name not in (names or ()):
             raise ValueError(
-                f"{argument} is the task {name!r}, but the losses bear"
+                f"{argument} is the task {name!r}, but the losses have"
                 f" {'no names' if names is None else 'the names ' + ', '.join(names)}: call"
                 f" update(grads, state, params, losses=losses) with a dict of losses that has it."
             )
@@ -68,11 +68,11 @@ def read_inputs(
 
 
 def check_built_for(weighting: Weighting, num_tasks: int) -> None:
-    """Raise where a method that was told T meets another number of tasks."""
+    """Raise if a method that was built for T tasks receives another number of tasks."""
     if weighting.num_tasks not in (None, num_tasks):
         raise ValueError(
-            f"The balancer was built for {weighting.num_tasks} tasks, but {num_tasks} came: build"
-            f" it with num_tasks={num_tasks}, or with one value for each of them."
+            f"The balancer was built for {weighting.num_tasks} tasks, but received {num_tasks}:"
+            f" build it with num_tasks={num_tasks}, or with one value for each of them."
         )
 
 
@@ -83,8 +83,8 @@ def read_extra(extra: Any) -> dict[str, Any]:
     names = extra if isinstance(extra, dict) else [None]
     if not all(isinstance(name, str) for name in names) or {"losses", "active"} & set(names):
         raise ValueError(
-            'extra must be a dict of what else the method needs, such as {"ntk_traces": traces},'
-            f" without losses and active, but it is {shown(extra)}."
+            "extra must be a dict of the further arguments that the method needs, such as"
+            f' {{"ntk_traces": traces}}, without losses and active, but it is {shown(extra)}.'
         )
     return extra
 
@@ -95,7 +95,7 @@ def without_broken(given: Given) -> Given:
 
 
 def only_present(given: Given, present: Array) -> Given:
-    """What a method is given where no other tasks are there; Gramians have zeros in their place."""
+    """The inputs of a method with the tasks present only; Gramians are zero for the others."""
 
     def pairs(gramian: Any) -> Any:
         both = present[:, None] & present[None, :]
@@ -111,7 +111,7 @@ def only_present(given: Given, present: Array) -> Given:
 
 
 def _of_present(present: Array, values: Array) -> Array:
-    """The values of the tasks present, one elsewhere: a number that every method can take."""
+    """The values of the tasks present; one, which every method accepts, for the others."""
     return jnp.where(present, values, jnp.ones_like(values))
 
 
@@ -125,22 +125,22 @@ def take_step(
     combine: Callable[[Array, Array], tuple[list[Array], list[Array]]],
     preparation: PyTree,
 ) -> tuple[list[Array], BalancerState]:
-    """Take one step of a method, from its inputs to the update, wherever its Gramian comes from.
+    """Take one step of a method, from its inputs to the update, for any source of the Gramian.
 
     Args:
-      balancer: the method, when it is asked, and what is reported of it.
+      balancer: the method, its timing and its reporting.
       given: the inputs, without Gramians.
       state: the balancer's state.
       dtype: the type of the weights.
-      measure: adds the Gramians that the method reads; it runs only where the method is asked. If
-        None, a timed method is not asked, and its last weights hold.
+      measure: adds the Gramians that the method reads; it runs only at steps at which the method
+        computes new weights. If None, a method with a timing keeps its last weights at this step.
       combine: (T,) weights and (T,) ones for the tasks present -> the leaves of the update, and
-        those of them that have to be looked at to know whether they are finite.
-      preparation: what the method keeps of the gradients from now on.
+        those of them that must still be checked for non-finite entries.
+      preparation: what the method keeps of the gradients from this step on.
 
     Returns:
-      The leaves of the update, and the new state; where something is not finite the old one, but
-      for the report.
+      The leaves of the update, and the new state; if something is not finite, the old state with
+      the new report.
     """
     timing = balancer.timing
 
@@ -162,7 +162,7 @@ def take_step(
             last = ask(last)
         elif measure is not None:
             last = choose(is_due(timing, state.timing), ask, lambda last: last, last)
-        # A task that was absent when the method was asked keeps its last weight.
+        # A task that was absent when the method computed weights keeps its last weight.
         held = jnp.where(given.active, last[0], state.timing.weights)
         _, method, report = last
         weights = applied(timing, state.timing, held, given.active)
@@ -180,7 +180,7 @@ def take_step(
 def choose(
     condition: Array, so: Callable[[Any], Any], otherwise: Callable[[Any], Any], operand: Any
 ) -> Any:
-    """``lax.cond``, which compiles its branches anew at each call outside of ``jit``; not there."""
+    """``lax.cond`` under ``jit`` only: outside, each call would compile its branches again."""
     if isinstance(condition, jax.core.Tracer):
         return jax.lax.cond(condition, so, otherwise, operand)
     return so(operand) if condition else otherwise(operand)
@@ -189,7 +189,7 @@ def choose(
 def _ask(
     weighting: Weighting, given: Given, method: PyTree, dtype: jnp.dtype
 ) -> tuple[Array, PyTree]:
-    """Ask the method for weights, NaN where what it measures is not finite."""
+    """Compute the method's weights; they are NaN if what it measures is not finite."""
     # TPUs and tensor cores would round the T-sized products to 8 or 10 bits.
     with jax.default_matmul_precision("highest"):
         returned = weighting.update(given, method)
@@ -213,5 +213,5 @@ def _ask(
     weights = jnp.where(given.active, weights, 0).astype(dtype)
     gramians = [g for g in (given.gramian, given.cross_gramian) if g is not None]
     finite = all_finite([jnp.diagonal(g) for g in gramians])
-    # The old state's types: both branches of a cond have to agree.
+    # In the old state's types, since both branches of a cond must agree.
     return jnp.where(finite, weights, jnp.nan), keep(jnp.asarray(True), new_method, method)

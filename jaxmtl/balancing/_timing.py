@@ -1,4 +1,4 @@
-"""When a method is asked for weights: held weights, a start step and a ramp."""
+"""The steps at which a method computes weights: held weights, a start step and a ramp."""
 
 from typing import Any, NamedTuple
 
@@ -10,11 +10,11 @@ from jaxmtl.balancing._base import Timing
 
 
 class TimingState(NamedTuple):
-    """The step, and what holds until the method is asked again.
+    """The number of the step, and the weights held until the method computes new ones.
 
     Attributes:
-      finite_steps: int32, how many there were so far.
-      weights: (T,) the method's last weights of each task.
+      finite_steps: int32, the number of finite steps so far.
+      weights: (T,) the method's last weight of each task.
     """
 
     finite_steps: Array
@@ -22,7 +22,7 @@ class TimingState(NamedTuple):
 
 
 def init_timing(timing: Timing | None, num_tasks: int | None, dtype: Any) -> Any:
-    """Start at step zero; nothing for a method that is asked at every step."""
+    """Start at step zero; the state is empty for a method that computes weights at every step."""
     if timing is None:
         return ()
     held = jnp.asarray(task_vector("timing.held", timing.held), dtype)
@@ -31,13 +31,13 @@ def init_timing(timing: Timing | None, num_tasks: int | None, dtype: Any) -> Any
 
 
 def is_due(timing: Timing, state: TimingState) -> Array:
-    """Whether the method is asked at this step."""
+    """Whether the method computes new weights at this step."""
     since = state.finite_steps - timing.start
     return (since >= 0) & (since % timing.period == 0)
 
 
 def applied(timing: Timing, state: TimingState, weights: Array, active: Array) -> Array:
-    """The weights of this step: between those from before the start and the method's."""
+    """The weights of this step, between the weights from before the start and the method's."""
     before = timing.before(active, weights.dtype)
     steps = jnp.asarray(state.finite_steps - timing.start + 1, weights.dtype)
     share = jnp.clip(steps / jnp.asarray(timing.ramp + 1, weights.dtype), 0, 1)

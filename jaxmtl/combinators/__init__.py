@@ -1,1 +1,1 @@
-"""From balancer to balancer, and what stands before one in a chain."""
+"""Combinators from balancer to balancer, and ``per_task``, which precedes one in a chain."""

@@ -1,4 +1,4 @@
-"""Balancer -> Balancer: tasks that broke are left out, and the others go on."""
+"""Balancer -> Balancer: leave out tasks that are not finite, and balance the others."""
 
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, check_balancer
@@ -10,25 +10,25 @@ def skip_broken(balancer: Balancer) -> Balancer:
     """Leave out, step by step, the tasks whose loss or gradient is not finite.
 
     Without it one NaN breaks the whole step: the update is not finite, and the state stays as it
-    was. With it that task is absent from the step, as ``active`` would make it: the others are
-    balanced among themselves, its row is zero, and what the balancer keeps of it does not move. (A
-    gradient that is set to zero beforehand would still be balanced: the min-norm point of ``mgda``
-    is then zero.) Where all tasks are broken the update is zero.
+    was. With it that task is absent from the step, as with ``active``: the others are balanced
+    among themselves, its row is zero, and the balancer's state for it does not change. (If its
+    gradient were set to zero beforehand it would still be balanced, and the min-norm point of
+    ``mgda`` would be zero.) If all tasks are broken the update is zero.
 
-    A task that is broken for good is not trained any more. ``report_only(skip_broken(balancer))``
-    says which was left out last, ``finite_losses`` and ``finite_gradients``, and how often,
-    ``broken_steps``.
+    A task that stays broken is no longer trained. ``report_only(skip_broken(balancer))`` shows
+    which tasks the last step left out (``finite_losses`` and ``finite_gradients``), and how often
+    each was left out (``broken_steps``).
 
     Args:
       balancer: any balancer.
 
     Returns:
-      A balancer with the same updates where everything is finite. It looks at each task's gradient,
-      so through ``value_and_balanced_grad`` the T gradients are made at every step, and
-      ``memory="lean"`` is refused.
+      A balancer with the same updates if everything is finite. It checks each task's gradient, so
+      ``value_and_balanced_grad`` computes the T gradients at every step, and refuses
+      ``memory="lean"``.
 
     Raises:
-      ValueError: where ``balancer`` is none.
+      ValueError: if ``balancer`` is not a balancer.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -1,4 +1,4 @@
-"""Losses outside the balancing, with constant weights of their own."""
+"""Losses with constant weights, which the method does not balance."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ from jaxmtl.balancing._described import described
 def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
     """Balance some losses, and add the others with constant weights.
 
-    Regularisers and smoothness priors belong outside: their size is a choice, and a method would
-    turn them up as soon as they are small. The method sees the balanced losses only: neither loss
-    nor gradient of a fixed one enters a norm, a conflict or an average.
+    Regularisers and smoothness priors should not be balanced: the user chooses their size, and a
+    method would raise their weight as soon as they become small. The method sees the balanced
+    losses only: neither loss nor gradient of a fixed task enters a norm, a conflict or an average.
 
     Args:
       balancer: any balancer that does not keep or mask the gradients themselves.
@@ -29,12 +29,13 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
         ``{"depth": "balanced", "labels": "balanced", "smoothness": 0.1}``.
 
     Returns:
-      A balancer for all these losses. With ``balancer`` alone on the balanced ones it shares scale,
-      degree and promises, as far as those are concerned.
+      A balancer for all these losses. For the balanced losses, it has the scale, degree and
+      promises of ``balancer``.
 
     Raises:
-      ValueError: where an entry is neither, none is "balanced", or their number is not what the
-        balancer was built for; for a balancer that works on the gradients themselves.
+      ValueError: if an entry is neither "balanced" nor a number, if none is "balanced", if the
+        number of "balanced" entries is not the number of tasks that the balancer was built for, or
+        if the balancer works on the gradients themselves.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -49,7 +50,7 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
     inner = balancer.weighting
     if balancer.preparation is not None or "cross_gramian" in inner.reads:
         raise ValueError(
-            "with_fixed serves balancers that turn losses and Gramian into weights, but this one"
+            "with_fixed works for balancers that turn losses and Gramian into weights, but this one"
             " works on the gradients themselves: add the gradient of the fixed losses after it."
         )
     entries = jax.tree.leaves_with_path(weights)
@@ -70,7 +71,7 @@ def with_fixed(balancer: Balancer, weights: PyTree) -> Balancer:
     kept = tuple(path_name(path) for (path, _), b in zip(entries, balanced, strict=True) if b)
     if known is not None and known != kept:
         raise ValueError(
-            "The balanced losses must bear the names that the balancer knows, but they are"
+            "The balanced losses must have the names that the balancer was built with, but they are"
             f" {', '.join(kept)} in weights and {', '.join(known)} in the balancer."
         )
     if names.names is not None and inner.names is not None:

@@ -1,4 +1,4 @@
-"""Balancer -> Balancer: one task's gradient a step, the method on the moments of all."""
+"""Balancer -> Balancer: one task's gradient per step; the method uses moments of all gradients."""
 
 import functools
 from typing import Any
@@ -26,41 +26,43 @@ from jaxmtl.combinators._turns import due, init_turns, take_turn
 
 @described
 def in_turn(balancer: Balancer, *, decay: float = 0.9) -> Balancer:
-    """Evaluate one task's gradient a step, and ask the method on the moments of all of them.
+    """Evaluate one task's gradient per step, and balance the moments of all tasks' gradients.
 
     At step t (from 1) it is the turn of task i = (t - 1) mod T: m_i <- decay m_i + (1 - decay) g_i.
-    The method is asked on the m_j / (1 - decay^n_j), n_j the turns that j has had; of the
-    combination d_t that it returns the update is the pseudo-gradient
+    The method combines the corrected moments m_j / (1 - decay^n_j), with n_j the number of turns of
+    task j so far, into d_t. The update is the pseudo-gradient
       u_t = (c_t d_t - decay c_{t-1} d_{t-1}) / (1 - decay),   c_t = 1 - decay^t,
     whose own average with this decay, corrected for its start, is d_t. So with
-    ``optax.adam(rate, b1=decay)`` behind it, first moment d_t and second moment of the u_t,
-    ``in_turn(conflict_free(num_tasks=T))`` is M-ConFIG; ``optax.ema(decay)`` brings back d_t alone.
+    ``optax.adam(rate, b1=decay)`` after it (first moment d_t, second moment of the u_t),
+    ``in_turn(conflict_free(num_tasks=T))`` is M-ConFIG; ``optax.ema(decay)`` returns d_t itself.
 
-    Through ``value_and_balanced_grad`` a step is one forward and one backward pass of one loss,
-    whatever T is. ``update`` with stacked gradients does the same with the one row whose turn it
-    is, and leaves the others unread. Where other combinators stand around it, they act on the
-    balancer within: ``every(in_turn(b), k)`` is ``in_turn(every(b, k))``.
+    Through ``value_and_balanced_grad`` a step is one forward and one backward pass of one loss, for
+    any T. ``update`` with stacked gradients does the same with the row of the task whose turn it
+    is, and does not read the others. Combinators around it act on the inner balancer:
+    ``every(in_turn(b), k)`` is ``in_turn(every(b, k))``.
 
     Args:
-      balancer: any balancer that was told ``num_tasks``, without ``skip_broken`` and not of those
-        that take gradients of further batches.
-      decay: the share of the old moment, from 0 to less than 1; ``b1`` of the Adam behind it.
+      balancer: any balancer built with ``num_tasks``, without ``skip_broken``, whose method does
+        not take gradients of further batches.
+      decay: the share of the old moment, from 0 to less than 1; equal to ``b1`` of the Adam after
+        it.
 
     Returns:
-      A balancer with T moments in float32 in its state, as large as T times the parameters. Before
-      a task has had its turn it is absent, so that the first step is that of the first task alone.
-      Of the losses only one is evaluated: methods that read losses get each as it was at the task's
-      last turn, and ``value_and_balanced_grad`` returns these (infinite before the first). A task
-      that ``active`` says is absent misses its turn, but its moment stays in the balance. A step
-      that is not finite leaves the state, and so the turn. Scale and degree are the method's, once
-      moments have settled; its promises hold for d_t and the moments.
+      A balancer with T moments in float32 in its state, as large as T times the parameters. A task
+      is absent until its first turn, so the first step is that of the first task alone. Only one
+      loss is evaluated per step: methods that read losses get each loss as it was at the task's
+      last turn, and ``value_and_balanced_grad`` returns these (infinite before the first turn). A
+      task that ``active`` marks as absent misses its turn, but its moment is still balanced. A step
+      that is not finite changes neither the state nor the turn. Scale and degree are the method's,
+      once the moments have settled; its promises hold for d_t and the moments.
 
     Deviations from the authors' code: there the update is zero until each task has had its turn.
-    Under ``jax.vmap``, over seeds, say, each step evaluates all losses.
+    Under ``jax.vmap``, for example over seeds, each step evaluates all losses.
 
     Raises:
-      ValueError: for a ``decay`` outside [0, 1), a balancer that does not know T, takes gradients
-        of further batches, skips broken tasks or is in turn already.
+      ValueError: for a ``decay`` outside [0, 1), or a balancer that was built without
+        ``num_tasks``, takes gradients of further batches, skips broken tasks or already takes its
+        tasks in turn.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl, optax
@@ -127,17 +129,17 @@ def in_turn(balancer: Balancer, *, decay: float = 0.9) -> Balancer:
 
 
 def _check_fits(balancer: Balancer) -> None:
-    """Raise where a balancer asks for more than one gradient a step."""
+    """Raise if a balancer needs more than one gradient per step."""
     if balancer.turns is not None:
-        raise ValueError("The balancer goes through its tasks in turn already: leave one out.")
+        raise ValueError("The balancer already takes its tasks in turn: leave one in_turn out.")
     if "cross_gramian" in balancer.weighting.reads:
         raise ValueError(
-            "in_turn has one gradient a step, but this method takes gradients of all tasks on two"
-            " further batches: put one that reads a single batch in its place, such as"
+            "in_turn has one gradient per step, but this method takes gradients of all tasks on two"
+            " further batches: use a method that reads a single batch instead, such as"
             " jaxmtl.mgda(num_tasks=3)."
         )
     if balancer.skips_broken:
         raise ValueError(
-            "in_turn holds every moment in the balance, and so leaves no broken task out: take"
-            " skip_broken away, and let optax.apply_if_finite follow the balancer."
+            "in_turn balances every moment at each step, so it cannot leave out broken tasks:"
+            " remove skip_broken, and put optax.apply_if_finite after the balancer."
         )

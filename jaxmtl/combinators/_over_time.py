@@ -1,4 +1,4 @@
-"""Balancer -> Balancer: when the method is asked, and how its weights change over the steps."""
+"""Balancer -> Balancer: when weights are computed, and how they change over the steps."""
 
 from typing import NamedTuple
 
@@ -30,17 +30,18 @@ def smooth(balancer: Balancer, decay: float) -> Balancer:
     batch; with MGDA, CAGrad or PCGrad this is CR-MOGM.
 
     Args:
-      balancer: any balancer that was told ``num_tasks``.
+      balancer: any balancer built with ``num_tasks``.
       decay: the share of the old value, from 0 (none) to below 1.
 
     Returns:
-      A balancer of the same scale; of the same degree at the first step only, since weights of
-      several steps mix. It does not promise what a method promises for each step, such as to
-      conflict with no task. A task whose gradient is zero or rounding beside the longest one is
-      left out of the question, as by ``skip_rounding``: its weight would stay in the average.
+      A balancer of the same scale. Its degree is the same at the first step only, since weights of
+      several steps mix. It does not keep promises that a method makes for each step, such as to
+      conflict with no task. A task whose gradient is zero, or rounding error compared with the
+      longest one, is left out when the weights are computed, as with ``skip_rounding``: its weight
+      would stay in the average.
 
     Raises:
-      ValueError: for a ``decay`` outside [0, 1), or a balancer that does not know T.
+      ValueError: for a ``decay`` outside [0, 1), or a balancer built without ``num_tasks``.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -77,27 +78,28 @@ def smooth(balancer: Balancer, decay: float) -> Balancer:
 
 @described
 def every(balancer: Balancer, k: int) -> Balancer:
-    """Ask the method for weights at every k-th step only, and hold them in between.
+    """Compute new weights at every k-th step only, and hold them in between.
 
     The steps in between cost no Gramian and no solve; through ``value_and_balanced_grad`` they cost
-    one backward pass, as the plain sum of the losses does. Not under ``jax.vmap``, over seeds, say:
-    there both sides of the choice are computed at each step (``jax.lax.map`` keeps the saving).
+    one backward pass, like the plain sum of the losses. This saving is lost under ``jax.vmap``, for
+    example over seeds: there both branches are computed at each step (``jax.lax.map`` keeps it).
 
     Args:
-      balancer: any balancer that was told ``num_tasks``.
-      k: the period, in steps; the first step asks.
+      balancer: any balancer built with ``num_tasks``.
+      k: the period, in steps; the first step computes weights.
 
     Returns:
-      A balancer of the same scale and degree at the steps that ask. What the method learns or
-      averages moves at those steps only. A task that was absent when the method was asked keeps its
-      last weight (zero before its first). One whose gradient is zero, or rounding beside the
-      longest one, when the method is asked, such as that of a loss at its exact minimum, has the
-      least of the others' weights until the next time (``skip_rounding``): a weight made of
-      rounding would be held when it means nothing any more. What a method does to the gradients
-      themselves (the averages of ``moco``, the masks of ``graddrop``) is done at every step.
+      A balancer of the same scale and degree at the steps that compute weights. What the method
+      learns or averages changes at those steps only. A task that was absent when the weights were
+      computed keeps its last weight (zero before its first). A task whose gradient is then zero, or
+      rounding error compared with the longest one, such as a loss at its exact minimum, has the
+      smallest of the others' weights until the next computation (``skip_rounding``): a weight made
+      of rounding errors would be held after it has lost its meaning. What a method does to the
+      gradients themselves (the averages of ``moco``, the masks of ``graddrop``) happens at every
+      step.
 
     Raises:
-      ValueError: where ``k`` is not a positive int, or the balancer does not know T.
+      ValueError: if ``k`` is not a positive int, or the balancer was built without ``num_tasks``.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -125,27 +127,27 @@ def every(balancer: Balancer, k: int) -> Balancer:
 def warm_up(
     balancer: Balancer, steps: int, *, ramp: int = 0, weights: TaskVector | None = None
 ) -> Balancer:
-    """Hold constant weights for the first steps, then go over to the balancer's.
+    """Hold constant weights for the first steps, then go over to the balancer's weights.
 
     At step t (from 0) the weights are (1 - a) w_constant + a w_balancer, with
     a = clip((t - steps + 1) / (ramp + 1), 0, 1).
 
     Args:
-      balancer: any balancer that was told ``num_tasks``.
-      steps: how many steps have the constant weights alone; the method is not asked, and sees
-        nothing, until they are over: what it takes for the initial losses are those after them.
-      ramp: over how many further steps the balancer's weights come in.
+      balancer: any balancer built with ``num_tasks``.
+      steps: the number of steps with the constant weights alone. During them the method computes
+        and sees nothing; methods that use initial losses use the first losses after them.
+      ramp: the number of further steps over which the balancer's weights replace the constant ones.
       weights: (T,) array or tree of scalars, the constant weights; 1/T for each task present if
         None.
 
     Returns:
-      A balancer with the scale of the constant weights first, of ``balancer`` later. What a method
-      does to the gradients themselves (``moco``, ``db_mtl``, ``graddrop``) is done from the first
-      step on.
+      A balancer with the scale of the constant weights at first and of ``balancer`` later. What a
+      method does to the gradients themselves (``moco``, ``db_mtl``, ``graddrop``) happens from the
+      first step on.
 
     Raises:
-      ValueError: where ``steps`` or ``ramp`` are no whole numbers or below 0, the weights not one a
-        task, the balancer already has a start, or does not know T.
+      ValueError: if ``steps`` or ``ramp`` are not whole numbers of at least 0, if there is not one
+        weight per task, or if the balancer already has a start or was built without ``num_tasks``.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -164,8 +166,8 @@ def warm_up(
     timing, weighting = balancer.timing or Timing(), balancer.weighting
     if not all(isinstance(n, int) and n == 0 for n in (timing.start, timing.ramp)):
         raise ValueError(
-            "The balancer already has a start of its own: give that one the steps and the ramp, or"
-            " warm it up before anything else, as in every(warm_up(...), k)."
+            "The balancer already has a start of its own: pass the steps and the ramp to that one,"
+            " or apply warm_up before other combinators, as in every(warm_up(...), k)."
         )
     if weights is not None:
         constant = constant_vector("weights", weights, weighting.num_tasks)

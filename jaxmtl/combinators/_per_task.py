@@ -16,22 +16,22 @@ from jaxmtl.balancing._state import keep
 def per_task(
     tx: optax.GradientTransformation, num_tasks: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Apply an optax transformation to each task's gradient, ahead of the balancer in a chain.
+    """Apply an optax transformation to each task's gradient, before the balancer in a chain.
 
     Every task has a state of its own, as if it were trained alone: ``clip_by_global_norm`` clips
     each gradient by its own norm, ``scale_by_adam`` and ``trace`` keep moments of each task. (On
-    the stacked gradients themselves those would see all tasks as one.) The memory is T times that
+    the stacked gradients themselves they would treat all tasks as one.) The memory is T times that
     of ``tx``.
 
-    A non-finite gradient enters the state of its own task for good, where ``tx`` has one. To drop
-    it, wrap: ``per_task(optax.apply_if_finite(tx, n), T)`` gives that task a zero gradient and
-    leaves its state alone. A zero gradient still takes part in the balance (the min-norm point of
-    ``mgda`` is then zero). To balance the other tasks as if it were absent, behind a ``tx`` without
-    state, such as clipping, ``skip_broken(balancer)`` finds the gradient as it came; behind others
-    say so yourself, with ``active``.
+    If ``tx`` has a state, a non-finite gradient enters the state of its own task for good. To
+    prevent this, wrap it: ``per_task(optax.apply_if_finite(tx, n), T)`` gives that task a zero
+    gradient and leaves its state unchanged. A zero gradient still takes part in the balance (the
+    min-norm point of ``mgda`` is then zero). To balance the other tasks as if it were absent, use
+    ``skip_broken(balancer)`` after a ``tx`` without state, such as clipping, which passes the
+    non-finite gradient on; after other transformations, mark the task with ``active`` yourself.
 
-    ``per_task(optax.snapshot("raw_norm", optax.tree.norm), T)`` keeps the norms of the gradients at
-    its place in the chain, and changes nothing; ``jaxmtl.scalars`` lists them.
+    ``per_task(optax.snapshot("raw_norm", optax.tree.norm), T)`` records the norms of the gradients
+    at its place in the chain, and changes nothing; ``jaxmtl.scalars`` lists them.
 
     Args:
       tx: any optax transformation that keeps the shape of its gradients, such as
@@ -41,11 +41,11 @@ def per_task(
     Returns:
       A transformation from stacked gradients to stacked gradients, whose state has a leading task
       axis at every leaf (random keys differ between the tasks). ``params`` and further arguments
-      of ``update`` reach ``tx`` as they are, the same for every task. With ``active``, an absent
-      task's row is zero and its state does not move.
+      of ``update`` are passed to ``tx`` unchanged, the same for every task. With ``active``, the
+      row of an absent task is zero and its state does not change.
 
     Raises:
-      ValueError: where ``tx`` is no optax transformation, or a balancer; at update, where the
+      ValueError: if ``tx`` is not an optax transformation, or is a balancer; at update, if the
         gradients are not stacked, or not of ``num_tasks`` tasks.
 
     Examples:
@@ -77,7 +77,7 @@ def per_task(
         came = count_stacked(grads, params)
         if came != num_tasks:
             raise ValueError(
-                f"per_task was built for {num_tasks} tasks, but the gradients of {came} came: build"
+                f"per_task was built for {num_tasks} tasks, but the gradients are of {came}: build"
                 f" it with num_tasks={came}."
             )
         _check_state(init, num_tasks, state, grads)
@@ -96,7 +96,7 @@ def per_task(
 
 
 def _check_state(init: Any, num_tasks: int, state: PyTree, grads: PyTree) -> None:
-    """Raise unless a state is of the kind that ``init`` makes, with an axis of the tasks."""
+    """Raise unless a state is like the one that ``init`` makes, with a leading task axis."""
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), grads)
     kind = type(jax.eval_shape(init, params))
     shapes = [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(state)]
@@ -109,7 +109,7 @@ def _check_state(init: Any, num_tasks: int, state: PyTree, grads: PyTree) -> Non
 
 
 def _independent(leaf: Array) -> Array:
-    """Draw a key for each task from copies of one; anything else stays as it is."""
+    """Draw a key for each task from copies of one key; other leaves stay unchanged."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) and leaf.ndim == 1:
         return jax.vmap(jax.random.fold_in)(leaf, jnp.arange(leaf.shape[0]))
     return leaf

@@ -1,4 +1,4 @@
-"""Balancer -> Balancer: what is balanced, and how much each task matters."""
+"""Balancer -> Balancer: which leaves are balanced, and how much each task matters."""
 
 from typing import Any
 
@@ -16,17 +16,17 @@ from jaxmtl.balancing._leaf_roles import LeafRoles
 def on_shared(balancer: Balancer, shared: LeafSelector, heads: str = "own") -> Balancer:
     """Balance the gradients of the shared leaves only.
 
-    The Gramian, and so every norm and conflict that the method sees, is taken over the shared
-    leaves. They receive the combination sum_i w_i g_i. The other leaves receive
-      - ``heads="own"``: sum_i g_i, which for a leaf that one task alone uses is that task's own
-        gradient, unweighted; what multi-task papers do with task-specific heads;
+    The Gramian, and with it every norm and conflict that the method sees, is computed over the
+    shared leaves. They receive the combination sum_i w_i g_i. The other leaves receive
+      - ``heads="own"``: sum_i g_i. For a leaf that only one task uses, this is that task's own
+        gradient, unweighted, as in multi-task papers with task-specific heads;
       - ``heads="weighted"``: sum_i w_i g_i, as if the weighted losses had been summed. With the
-        last shared layer as ``shared`` this is GradNorm's setting: measured there, applied
-        everywhere.
+        last shared layer as ``shared`` this is GradNorm's setting: the gradients are measured at
+        that layer, and the weights applied to all leaves.
 
     Args:
-      balancer: any balancer of this package, also one that is already restricted: a leaf then has
-        to be selected by both.
+      balancer: any balancer of this package, also one that is already restricted: then only leaves
+        that both select are shared.
       shared: a tree of bools of the parameters' structure or a prefix of it, such as
         ``{"trunk": True, "heads": False}``, or a function of the leaf's path, such as
         ``lambda path: path.startswith("trunk/")``. Paths are keys, attributes and list indices,
@@ -34,13 +34,13 @@ def on_shared(balancer: Balancer, shared: LeafSelector, heads: str = "own") -> B
       heads: "own" or "weighted".
 
     Returns:
-      The restricted balancer. A leaf whose stacked gradient is zero, by ``jax.lax.stop_gradient``,
-      or that is None in the tree, needs no mention. One that the optimizer behind the balancer
-      freezes, by ``optax.set_to_zero``, does: it still has gradients, and counts in the Gramian
-      unless ``shared`` leaves it out.
+      The restricted balancer. ``shared`` need not exclude a leaf whose stacked gradient is zero
+      because of ``jax.lax.stop_gradient``, or that is None in the tree. It must exclude a leaf that
+      the optimizer after the balancer freezes with ``optax.set_to_zero``: such a leaf still has
+      gradients, and would count in the Gramian.
 
     Raises:
-      ValueError: for an unknown ``heads``; at the first update, where the mask does not fit the
+      ValueError: for an unknown ``heads``; at the first update, if the mask does not fit the
         gradients or selects nothing.
 
     Examples:
@@ -63,19 +63,19 @@ def on_shared(balancer: Balancer, shared: LeafSelector, heads: str = "own") -> B
 def prioritise(balancer: Balancer, priorities: TaskVector) -> Balancer:
     """Multiply the weights of any method by the user's own priorities, w_i <- p_i w_i.
 
-    Domain knowledge on top of a method: the method makes the tasks commensurable, the priorities
-    say which matter more. Priorities of one change nothing; they are not normalised.
+    This adds domain knowledge to a method: the method makes the tasks comparable in size, the
+    priorities say which matter more. Priorities of one change nothing; they are not normalised.
 
     Args:
-      balancer: any balancer that weighs its tasks.
+      balancer: any balancer that computes task weights.
       priorities: (T,) array or tree of scalars, above zero.
 
     Returns:
-      A balancer with the scale of ``balancer`` times the priorities, and of its degree. Methods
-      that promise not to conflict with any task no longer promise it.
+      A balancer with the scale of ``balancer`` times the priorities, and the same degree. Methods
+      that promise not to conflict with any task lose this promise.
 
     Raises:
-      ValueError: where a priority is not finite and above zero, or their number is not that of the
+      ValueError: if a priority is not finite and above zero, or their number is not the number of
         tasks.
 
     Examples:

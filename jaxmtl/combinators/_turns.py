@@ -1,4 +1,4 @@
-"""One turn of a balancer that takes its tasks one a step: moments, question, pseudo-gradient."""
+"""One step of a balancer that takes its tasks in turn: moments, weights, pseudo-gradient."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,14 +18,14 @@ from jaxmtl.gradients._tracking import stacked_zeros
 
 
 class TurnsState(NamedTuple):
-    """Whose turn it is, and what is known of each task from its own.
+    """The number of the step, and what is kept for each task from its own turns.
 
     Attributes:
-      finite_steps: int32, how many there were; this modulo T is the task whose turn it is.
-      seen: (T,) int32, how many gradients of each task are in its moment.
-      losses: (T,) each task's loss when it last had its turn; infinite before the first.
+      finite_steps: int32, the number of finite steps; modulo T, the task whose turn it is.
+      seen: (T,) int32, the number of gradients in each task's moment.
+      losses: (T,) each task's loss at its last turn; infinite before the first.
       moments: leaves of shape (T, *leaf.shape), corrected for their start, in float32 or better.
-      momentum: what an average of the updates with the same decay has come to.
+      momentum: the average of the updates so far, with the same decay.
       preparation: what the method keeps of the gradients.
     """
 
@@ -38,10 +38,10 @@ class TurnsState(NamedTuple):
 
 
 def init_turns(balancer: Balancer, params: PyTree) -> BalancerState:
-    """The state of the balancer within, and in its preparation what is known of each task: nothing.
+    """The state of the inner balancer, with the empty moments of each task in its preparation.
 
     Args:
-      balancer: the one that is asked, which knows T.
+      balancer: the inner balancer, built with ``num_tasks``.
       params: the parameters.
     """
     num_tasks: Any = balancer.weighting.num_tasks
@@ -61,7 +61,7 @@ def due(state: Any) -> Array:
     """The task whose turn it is.
 
     Raises:
-      ValueError: where the state is none of a balancer that was made by ``in_turn``.
+      ValueError: if the state does not belong to a balancer made by ``in_turn``.
     """
     check_is_state(state)
     if not isinstance(state.preparation, TurnsState):
@@ -86,14 +86,15 @@ def take_turn(
     """Take the step of the task whose turn it is.
 
     Args:
-      balancer: the one that is asked.
+      balancer: the inner balancer.
       decay: the share of the old moment.
       grad: the gradient of the task whose turn it is.
-      losses: its loss, and what gives (T,) losses their names; None where there are none.
+      losses: its loss, and a function that gives the (T,) losses their names; None if there are no
+        losses.
       state: a state of turns.
       params: the parameters, if they are known.
       active: the tasks present.
-      **extra: what else the method reads.
+      **extra: further arguments that the method reads.
 
     Returns:
       The updates, the (T,) losses of each task's last turn, and the new state.
@@ -143,7 +144,7 @@ def take_turn(
     )
     small = TurnsState(steps, seen, known, None, momentum, None)
     small = keep(finite, small, kept._replace(moments=None, preparation=None))
-    # Only the row that moved, in place: the others are as large as T - 1 gradients.
+    # Write only the row that changed, in place: the others are as large as T - 1 gradients.
     rows = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
     moments = jax.tree.map(put, moments, rows)
     preparation = small._replace(moments=moments, preparation=inner.preparation)

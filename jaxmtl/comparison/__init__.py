@@ -1,4 +1,4 @@
-"""Which way of balancing suits these losses? Methods trained side by side, and what that says."""
+"""Comparison of methods: they are trained side by side, with tables, a verdict and pictures."""
 
 from jaxmtl.comparison._compare import compare
 from jaxmtl.comparison._report import Comparison

@@ -1,4 +1,4 @@
-"""The batches that all methods share: drawn from arrays, read from an iterator, made from keys."""
+"""The batches that all methods share: drawn from arrays, from an iterator, or made from keys."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -51,7 +51,7 @@ class Batches:
         generator = np.random.default_rng(0)
         examples = len(jax.tree.leaves(self.train)[0])
         for length in self.lengths:
-            # For all seeds, so that those of one do not depend on how many are trained at once.
+            # Drawn for all seeds, so that they do not depend on how many are trained at once.
             shape = length, self.seeds, self.batch
             rows = generator.integers(examples, size=shape, dtype=np.int32)
             missing = self.chunk - length
@@ -80,8 +80,8 @@ class Batches:
                 yield batch
             if not count:
                 raise ValueError(
-                    f"train({seed}) gave no batch: it must return an iterator of batches, anew at"
-                    " each call."
+                    f"train({seed}) gave no batch: it must return a new iterator of batches at each"
+                    " call."
                 )
 
 
@@ -91,7 +91,7 @@ def _stacked(batches: list[PyTree]) -> PyTree:
         if len(shapes) > 1:
             raise ValueError(
                 f"All batches of train must have the same shapes, but arrays of {sorted(shapes)}"
-                " came: leave out the last, smaller batch of an epoch."
+                " were returned: leave out the last, smaller batch of an epoch."
             )
         return np.stack([np.asarray(leaf) for leaf in leaves])
 

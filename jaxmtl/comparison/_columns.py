@@ -1,4 +1,4 @@
-"""What the table shows of a comparison, and what its columns mean."""
+"""The columns of a comparison's table, and their meanings."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,12 @@ from jaxmtl.comparison._table import Column
 if TYPE_CHECKING:
     from jaxmtl.comparison._report import Comparison
 
-# Up to so many tasks, the picture has a column and the table a metric for each.
+# With at most this many tasks, the picture has a column and the table a metric for each.
 MOST_COLUMNS = 5
-# A time is shown where its quartiles are no further apart than that.
+# A time is shown if the ratio of its quartiles is at most this.
 MOST_SPREAD = 1.3
 
-# What the columns mean, by their names.
+# The meanings of the columns, by their names.
 LEGEND = {
     "Δm ↑": "Δm: mean over tasks of the change against single-task training, in % (± standard"
     " deviation over seeds).",
@@ -34,7 +34,7 @@ LEGEND = {
 
 
 def columns_of(comparison: "Comparison") -> list[Column]:
-    """The columns of the table, a row for each method."""
+    """The columns of the table, with a row for each method."""
     setting, outcomes = comparison.setting, comparison.outcomes
     tasks, names = setting.tasks, list(outcomes)
     alone = ["single-task"] if comparison.alone else []

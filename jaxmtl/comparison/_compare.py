@@ -1,4 +1,4 @@
-"""Compare methods on a problem of the user's own, or on one of the built-in ones."""
+"""Compare methods on the user's own problem, or on one of the built-in ones."""
 
 import contextlib
 import dataclasses
@@ -31,44 +31,44 @@ def compare(
     seeds_at_once: int | None = None,
     progress: bool = True,
 ) -> Comparison:
-    """Train a problem with several methods, and say what differs by more than chance.
+    """Train a problem with several methods, and report which differences exceed chance.
 
     All methods share the initial parameters, the batches and the random keys of each seed, so that
-    differences are those of the methods, seed by seed. The task weights come from the gradients of
-    the shared leaves; all other leaves receive their own task's gradient. Which leaves are which,
-    ``comparison.setting.balanced`` and ``.own`` tell.
+    differences, seed by seed, come from the methods. The task weights are computed from the
+    gradients of the shared leaves; all other leaves receive their own task's gradient.
+    ``comparison.setting.balanced`` and ``.own`` list these leaves.
 
     A seed is an entry of ``keys = jax.random.split(jax.random.key(0), seeds)``: ``init`` gets it,
     and ``losses`` at each step ``jax.random.fold_in(keys[seed], step)``. Batches from arrays of n
-    examples are those of the rows ``numpy.random.default_rng(0).integers(n, size=(steps, seeds,
-    batch), dtype=numpy.int32)[step, seed]``; ``sample`` gets ``jax.random.fold_in(jax.random.split(
+    examples are the rows ``numpy.random.default_rng(0).integers(n, size=(steps, seeds, batch),
+    dtype=numpy.int32)[step, seed]``; ``sample`` gets ``jax.random.fold_in(jax.random.split(
     jax.random.key(1), seeds)[seed], step)``.
 
     Args:
-      problem: what to train.
+      problem: the problem to train.
       methods: names of ``jaxmtl.methods.METHODS``, or pairs of a name and a function
         ``(num_tasks, key) -> balancer``, such as ``("every 10", lambda T, key:
-        jaxmtl.every(jaxmtl.upgrad(num_tasks=T), 10))``. If None, ten methods, as far as the problem
-        has what they need.
-      seeds: how many; with fewer than three nothing is told from chance.
-      steps: of training; the problem's own if None.
-      optimizer: in place of the problem's, as there.
-      learning_rates: in place of the problem's, the one that each method does best with on
-        ``validation``: of a method that goes with the problem's rate by luck, nothing is learned.
-      references: whether each task is also trained alone, which Δm is measured from.
-      seeds_at_once: how many seeds are trained by one program, by ``vmap``. If None, all of them,
-        but for networks with convolutions one, which is faster there.
-      progress: whether to show it.
+        jaxmtl.every(jaxmtl.upgrad(num_tasks=T), 10))``. If None, those of ten methods for which the
+        problem has everything they need.
+      seeds: the number of seeds; with fewer than three, nothing is distinguished from chance.
+      steps: the number of training steps; the problem's own if None.
+      optimizer: replaces the problem's optimizer, in the same form.
+      learning_rates: replace the problem's rate. Each method uses the rate with which it is best on
+        ``validation``, so that no method gains because the problem's rate happens to suit it.
+      references: whether each task is also trained alone, the reference of Δm.
+      seeds_at_once: how many seeds one program trains, by ``vmap``. If None, all of them, but one
+        for networks with convolutions, which is faster there.
+      progress: whether to show the progress.
 
     Returns:
-      A ``Comparison``. ``print`` or a notebook shows its table; ``.verdict`` says in sentences what
-      it means; ``.delta_m[method]`` and ``.metrics[method][task]`` are the numbers of each seed;
-      ``.plot()`` draws, ``.save(folder)`` writes, ``jaxmtl.compare.load(file)`` reads again. When
-      interrupted it holds what has finished. A method that diverges is a row that says so.
+      A ``Comparison``. ``print`` or a notebook shows its table; ``.verdict`` states its meaning in
+      sentences; ``.delta_m[method]`` and ``.metrics[method][task]`` are the numbers of each seed;
+      ``.plot()`` draws, ``.save(folder)`` writes, ``jaxmtl.compare.load(file)`` reads again. After
+      an interruption it holds the finished runs. A method that diverges has a row that says so.
 
     Raises:
-      ValueError: before any training, where the problem's parts do not fit each other, or a method
-        is none, or needs what the problem lacks.
+      ValueError: before any training, if the problem's parts do not fit each other, or a method
+        is not a method, or needs something that the problem lacks.
 
     Examples:
       >>> import jaxmtl
@@ -94,18 +94,18 @@ def compare(
         references=references,
         seeds_at_once=seeds_at_once,
     )
-    with contextlib.suppress(KeyboardInterrupt):  # which has been said
+    with contextlib.suppress(KeyboardInterrupt):  # train_all has reported it
         train_all(*prepared, progress=progress)
     return prepared.comparison
 
 
 class Prepared(NamedTuple):
-    """A comparison that can begin.
+    """A comparison that is ready to begin.
 
     Attributes:
       trainer: trains one seed after the other, or several at once.
-      runs: what is to be trained.
-      rates: the learning rates, of which each method keeps its best.
+      runs: the runs to be trained.
+      rates: the learning rates; each method keeps its best.
       comparison: still empty.
     """
 
@@ -124,7 +124,7 @@ def prepare(
     references: bool = True,
     seeds_at_once: int | None = None,
 ) -> Prepared:
-    """Check all that is to be compared, before any training.
+    """Check all parts of a comparison, before any training.
 
     Raises:
       ValueError: as ``compare`` does.
@@ -142,7 +142,7 @@ def prepare(
 def _setting(
     completed: Completed, runs: list[Contestant], seeds: int, rates: Sequence[float]
 ) -> Setting:
-    """What is compared, in words."""
+    """The setting of a comparison, in words."""
     problem = completed.problem
     if isinstance(problem.optimizer, optax.GradientTransformation):
         training = "the problem's optimizer"
@@ -177,7 +177,7 @@ def train_all(
     *,
     progress: bool,
 ) -> None:
-    """Train one after the other; what has finished is in the comparison, whatever happens."""
+    """Train one run after the other; finished runs are in the comparison, whatever happens."""
     total = trainer.steps * trainer.seeds * len(rates)
     try:
         with showing(len(runs), total, progress) as show:
@@ -201,7 +201,7 @@ def _rates(problem: Problem, learning_rates: Sequence[float] | None) -> list[flo
     if problem.validation is None:
         raise ValueError(
             "learning_rates are chosen on validation, which the problem does not have: give it"
-            " arrays of examples that are neither in train nor in test."
+            " arrays of examples that are in neither train nor test."
         )
     if isinstance(problem.optimizer, optax.GradientTransformation):
         raise ValueError(
@@ -212,10 +212,10 @@ def _rates(problem: Problem, learning_rates: Sequence[float] | None) -> list[flo
 
 
 def _best(run: Contestant, setting: Setting, outcomes: list[Outcome]) -> Outcome:
-    """The outcome of the learning rate that did best on validation, mean over its tasks."""
+    """The outcome with the best learning rate on validation, mean over its tasks."""
     if len(outcomes) == 1:
         return outcomes[0]
-    counts = run.constants > 0  # of a task alone its own
+    counts = run.constants > 0  # for a task alone, only its own metric
     values = np.stack([outcome.validation.mean(axis=0) for outcome in outcomes])
     typical = np.abs(np.nanmedian(values, axis=0))
     scores = (setting.signs * values / np.where(typical > 0, typical, 1))[:, counts].mean(axis=1)

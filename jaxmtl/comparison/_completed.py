@@ -1,4 +1,4 @@
-"""A problem with everything found out that the user left open, checked before any training."""
+"""A problem with all defaults filled in, checked before any training."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ class Completed(NamedTuple):
       shared: the leaves that are balanced.
       params: the shapes of the parameters.
       balanced: the paths of the leaves that are balanced.
-      own: those of all others, which receive their own task's gradient.
+      own: the paths of all others, which receive their own task's gradient.
     """
 
     problem: Problem
@@ -43,10 +43,10 @@ class Completed(NamedTuple):
 
 
 def complete(problem: Problem) -> Completed:
-    """Find out what the user left open.
+    """Fill in everything that the user left out.
 
     Raises:
-      ValueError: where parts of the problem do not fit each other.
+      ValueError: if parts of the problem do not fit each other.
     """
     if not isinstance(problem, Problem):
         raise ValueError(
@@ -81,13 +81,13 @@ def complete(problem: Problem) -> Completed:
 
     values = jax.eval_shape(losses, params, state, batch, key)[0]
     values = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), values)
-    count_losses(values)  # raises where one is no scalar
+    count_losses(values)  # raises if one is not a scalar
     tasks = shown_names(values)
     if len(tasks) < 2:
-        raise ValueError(f"losses must return two losses at least, but it returned {len(tasks)}.")
+        raise ValueError(f"losses must return at least two losses, but it returned {len(tasks)}.")
     if problem.tasks is not None and problem.tasks != tasks:
         raise ValueError(
-            f"tasks are {', '.join(problem.tasks)}, but the losses bear the names"
+            f"tasks are {', '.join(problem.tasks)}, but the losses have the names"
             f" {', '.join(tasks)}, in this order."
         )
     problem = dataclasses.replace(
@@ -121,7 +121,7 @@ def example(problem: Problem) -> PyTree:
         for batch in problem.train(0):
             return batch
         raise ValueError(
-            "train gave no batch: it must return an iterator of batches, anew at each call."
+            "train gave no batch: it must return a new iterator of batches at each call."
         )
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(problem.train)}
     if len(sizes) != 1 or () in sizes or (0,) in sizes:
@@ -161,7 +161,7 @@ def _returned(found: Any) -> str:
 
 
 def _check_state(before: PyTree, after: PyTree) -> None:
-    """Raise where a step would leave a state of another form than it found."""
+    """Raise if a step would return a state of another form than it received."""
     old, new = (
         {
             path_name(path): f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
@@ -188,7 +188,7 @@ def _test_split(problem: Problem) -> PyTree:
         return problem.test
     if problem.sample is not None or callable(problem.train):
         raise ValueError(
-            "test is needed where batches come from a function: arrays to report the metrics on."
+            "test is needed if batches come from a function: pass arrays for the metrics."
         )
     return problem.train
 
@@ -196,16 +196,16 @@ def _test_split(problem: Problem) -> PyTree:
 def _shared(
     problem: Problem, losses: Callable[..., Any], shapes: Any, *, one_array: bool
 ) -> LeafSelector:
-    """The leaves that are balanced: as told, or where two losses meet."""
+    """The leaves that are balanced: as given, or the leaves on which two losses depend."""
     params, *rest = shapes
     shared: Any = problem.shared
     if shared is None and one_array:
-        shared = True  # of one array nobody can tell which of its parts depends on what
+        shared = True  # the entries of one array cannot be traced back separately
     elif shared is None:
         shared = shared_leaves(losses, params, *rest, has_aux=True)
         if not any(jax.tree.leaves(shared)):
             raise ValueError(
-                "No parameter is shared: each loss depends on leaves of its own, so that there is"
+                "No parameter is shared: each loss depends on leaves of its own, so there is"
                 " nothing to balance."
             )
     return shared

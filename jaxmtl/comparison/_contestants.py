@@ -1,4 +1,4 @@
-"""What a comparison trains with: each task alone, and the methods, by name or as functions."""
+"""The contestants of a comparison: each task alone, and the methods, by name or as functions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from jaxmtl.losses.static import static
 from jaxmtl.methods import METHODS, suggestion
 from jaxmtl.problems._problem import Problem
 
-# What is compared unless told, where the problem has what it needs.
+# The default methods, if the problem has what they need.
 DEFAULT = (
     "equal",
     "static",
@@ -26,7 +26,7 @@ DEFAULT = (
     "mgda",
 )
 
-# A method by name, or a name of one's own with ``(num_tasks, key) -> Balancer``.
+# A method by name, or a name of your own with ``(num_tasks, key) -> Balancer``.
 Method = str | tuple[str, Callable[[int, Array], Balancer]]
 
 
@@ -37,7 +37,7 @@ class Contestant(NamedTuple):
       name: the method, or "single:TASK" for a reference.
       make: ``(constants, key) -> Balancer``. Contestants with the same ``make`` share one compiled
         program.
-      constants: (T,) constant task weights, for a ``make`` that wants them.
+      constants: (T,) constant task weights, for a ``make`` that uses them.
     """
 
     name: str
@@ -55,7 +55,7 @@ def references(problem: Problem) -> list[Contestant]:
 
 
 def lacking(problem: Problem, name: str) -> str:
-    """What a method needs that the problem does not have, in words; "" where nothing is missing."""
+    """What a method needs that the problem does not have, in words; "" if nothing is missing."""
     if name == "static" and problem.standardisation is None:
         return "targets that can be standardised"
     if name == "prior_loss" and problem.prior_values is None:
@@ -68,8 +68,8 @@ def contestants(problem: Problem, methods: Sequence[Method]) -> list[Contestant]
     """The methods, checked; "static" stands for equal weights on standardised losses.
 
     Raises:
-      ValueError: for a name that there is not, one that comes twice, a method that needs what the
-        problem lacks, or a function that returns no balancer of so many tasks.
+      ValueError: for an unknown name, a name that occurs twice, a method that needs what the
+        problem lacks, or a function that returns no balancer for so many tasks.
     """
     tasks = problem.tasks or ()
     constants = {"equal": [1 / len(tasks)] * len(tasks)}
@@ -85,7 +85,7 @@ def contestants(problem: Problem, methods: Sequence[Method]) -> list[Contestant]
     found = [_contestant(method, constants, problem, len(tasks)) for method in methods]
     names = [contestant.name for contestant in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"methods must bear different names, but {', '.join(twice)} come twice.")
+        raise ValueError(f"methods must have different names, but {', '.join(twice)} come twice.")
     return found
 
 
@@ -115,13 +115,13 @@ def _contestant(
     balancer = factory(num_tasks, jax.random.key(0))
     if not isinstance(balancer, Balancer) or balancer.weighting.num_tasks != num_tasks:
         raise ValueError(
-            f"The function of {name!r} must return a balancer that was told the number of tasks,"
+            f"The function of {name!r} must return a balancer built with the number of tasks,"
             f" such as jaxmtl.mgda(num_tasks=num_tasks), but it returned {balancer!r}."
         )
     return Contestant(name, lambda _, key: factory(num_tasks, key), ones)
 
 
 def constant_weights(constants: Array, key: Array) -> Balancer:
-    """Constant weights: of one task alone, or of all."""
+    """Constant weights: for one task alone, or for all."""
     del key
     return static(constants)

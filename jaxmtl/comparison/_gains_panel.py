@@ -1,4 +1,4 @@
-"""The panel of the mean changes: one point a method, with its interval."""
+"""The panel of the mean changes: one point per method, with its interval."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ class Row(NamedTuple):
     """A method in the summary.
 
     Attributes:
-      name: of the method.
-      changes: (T,) of its metrics in per cent, mean over seeds.
+      name: the name of the method.
+      changes: (T,) changes of its metrics in per cent, mean over seeds.
       gain: the interval of their mean over tasks.
       against: the interval of the difference from the method to compare with, if there is one.
       broken: whether a loss was not finite.
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 def draw_gains(axis: Axes, rows: Sequence[Row], base: str | None) -> None:
-    """Draw the mean of each method, and its interval; who is far off is named at the edge."""
+    """Draw the mean of each method and its interval; methods far off are named at the edge."""
     low, high = _limits(rows, base)
     for i, row in enumerate(rows):
         mean = row.gain.mean
@@ -65,7 +65,7 @@ def draw_gains(axis: Axes, rows: Sequence[Row], base: str | None) -> None:
 
 
 def explain(figure: Any, rows: Sequence[Row], base: str | None, seeds: int) -> None:
-    """Say what the markers mean, above the panels."""
+    """Explain the markers above the panels."""
     shown: dict[str, Line2D] = {}
     short = None if base is None else base if len(base) <= LONGEST else f"{base[: LONGEST - 1]}…"
     if seeds < FEWEST_SEEDS:
@@ -92,14 +92,14 @@ def _dot(filled: bool) -> dict[str, Any]:
 
 
 def _at_edge(row: Row) -> str:
-    """What is written of a method that is no point on the axis."""
+    """The text at the edge for a method that is no point on the axis."""
     if np.isfinite(row.gain.mean):
         return f"◂ {row.gain.mean:.3g}"
     return "diverged" if row.broken else "not finite"
 
 
 def _limits(rows: Sequence[Row], base: str | None) -> tuple[float, float]:
-    """Ends of the axis: 0, the best and the base are within, who is far worse is not."""
+    """Ends of the axis: they include 0, the best and the base, but no method that is far worse."""
     inside = [row for row in rows if np.isfinite(row.gain.mean)]
     means = np.array([row.gain.mean for row in inside])
     if not len(means):
@@ -110,7 +110,7 @@ def _limits(rows: Sequence[Row], base: str | None) -> tuple[float, float]:
     least = middle - 8 * typical if typical > 0 else -np.inf
     within = [row for row in inside if row.gain.mean >= least or row.name == base]
     means = np.array([row.gain.mean for row in within])
-    reach = 4 * typical  # of an interval, so that a wide one does not press the others together
+    reach = 4 * typical  # of an interval, so that a wide one does not squeeze the others
     lows, highs = [0.0, *means], [0.0, *means]
     for row in within:
         if row.gain.seeds >= FEWEST_SEEDS:

@@ -1,4 +1,4 @@
-"""The large picture of a comparison: every loss, share and metric, a column a task."""
+"""The large picture of a comparison: every loss, share and metric, one column per task."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxmtl.plotting import plot_bars, plot_curves, plot_heat_map
 
 
 def draw_all(report: Comparison) -> Figure:
-    """Draw a column a task where they fit, else a table a quantity; and the summary."""
+    """Draw one column per task if they fit, else one table per quantity; and the summary."""
     palette = "tab10" if len(report.outcomes) <= 10 else "tab20"
     colors = [matplotlib.colormaps[palette](i % 20) for i in range(len(report.outcomes))]
     few = len(report.setting.tasks) <= MOST_COLUMNS
@@ -32,7 +32,7 @@ def draw_all(report: Comparison) -> Figure:
 
 
 def _draw_columns(report: Comparison, colors: list[Any]) -> Any:
-    """Draw losses, shares of the weights and metrics, a column a task."""
+    """Draw losses, shares of the weights and metrics, one column per task."""
     tasks, window = report.setting.tasks, max(1, report.setting.steps // 40)
     rows = ("loss", "share", "metric")
     mosaic: list[Any] = [[f"{row} {task}" for task in tasks] + ["changes"] for row in rows]
@@ -88,6 +88,6 @@ def _draw_tables(report: Comparison, colors: list[Any]) -> Any:
     changes = [c.mean(axis=0) for name in names if (c := report.changes(name)) is not None]
     axes["table"].set_title("change of the metric against single-task training (%)")
     if changes:
-        most = float(np.quantile(np.abs(changes), 0.9))  # one failure does not fade the others
+        most = float(np.quantile(np.abs(changes), 0.9))  # so that one failure does not fade others
         plot_heat_map(changes, names, tasks, axes["table"], limits=(-most, most), colormap="RdBu")
     return figure, axes

@@ -1,4 +1,4 @@
-"""What a reader cares about, measured on a split: one number for each task."""
+"""The metrics of a problem, measured on a split: one number for each task."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +15,8 @@ def measuring(problem: Problem, losses: Callable[..., Any]) -> Callable[..., Arr
     """Write ``(params, state, split) -> (T,) metrics``, which checks their names and shapes.
 
     Args:
-      problem: with its tasks' names.
-      losses: ``(params, state, batch, key) -> (losses, state)``, the metrics where there are none.
+      problem: the problem, with its tasks' names.
+      losses: ``(params, state, batch, key) -> (losses, state)``, the metrics if there are none.
     """
     tasks: Any = problem.tasks
 

@@ -1,4 +1,4 @@
-"""What was compared, and what came of it: the numbers that are shown, drawn and saved."""
+"""The setting and the outcomes of a comparison: the numbers that are shown, drawn and saved."""
 
 from typing import Any, NamedTuple
 
@@ -6,20 +6,20 @@ import numpy as np
 
 
 class Setting(NamedTuple):
-    """What was compared, in words and numbers.
+    """The setting of a comparison, in words and numbers.
 
     Attributes:
       problem: its name.
       tasks: the tasks' names.
       maximize: whether a task's metric is better when higher.
-      metric_names: what it is called.
-      steps: of training.
-      seeds: how many.
+      metric_names: the names of the metrics.
+      steps: the number of training steps.
+      seeds: the number of seeds.
       training: optimizer and batches, in words.
-      runs: the names of all that was to be trained.
-      rates: the learning rates, of which each method keeps its best.
+      runs: the names of all runs.
+      rates: the learning rates; each method keeps its best.
       balanced: the paths of the leaves that were balanced.
-      own: those of all others, which received their own task's gradient.
+      own: the paths of all others, which received their own task's gradient.
     """
 
     problem: str
@@ -36,28 +36,28 @@ class Setting(NamedTuple):
 
     @property
     def signs(self) -> np.ndarray:
-        """(T,) 1 where a higher metric is better, -1 where a lower one is."""
+        """(T,) 1 if a higher metric is better, -1 if a lower one is."""
         return np.array([1 if self.maximize[task] else -1 for task in self.tasks])
 
 
 class Outcome(NamedTuple):
-    """What came of training.
+    """The outcome of training.
 
     Attributes:
       metrics: (seeds, T) metrics on the test split.
       losses: (steps, T) training losses, mean over seeds.
       weights: (steps, T) task weights, mean over seeds.
       shares: (steps, T) task weights over their sum, mean over seeds.
-      seconds_per_step: of all seeds together, without compilation.
-      relative_times: (measurements,) times of a chunk of steps, each in units of that of equal
-        weights run right after it, so that whatever else the machine does weighs on both.
+      seconds_per_step: time of all seeds together, without compilation.
+      relative_times: (measurements,) times of a chunk of steps, each in units of the time with
+        equal weights run right after it, so that other load on the machine affects both.
       conflicts: share of the pairs of gradients in conflict, mean over some steps and all seeds.
       norm_ratio: longest over shortest gradient, median over some steps and all seeds.
-      memory: bytes that a chunk of steps takes besides its arguments and results, of the seeds that
-        are trained at once; None where the compiler does not tell.
-      broken: what happened where a loss was not finite, in words; "" where all were.
-      validation: (seeds, T) metrics on the validation split, where there is one.
-      learning_rate: the rate, where the optimizer takes one.
+      memory: bytes that a chunk of steps takes besides its arguments and results, for the seeds
+        that are trained at once; None if the compiler does not report it.
+      broken: a description if a loss was not finite; "" if all were finite.
+      validation: (seeds, T) metrics on the validation split, if there is one.
+      learning_rate: the rate, if the optimizer takes one.
     """
 
     metrics: np.ndarray
@@ -75,8 +75,8 @@ class Outcome(NamedTuple):
 
 
 def what_broke(losses: np.ndarray, tasks: tuple[str, ...]) -> str:
-    """Name the first step at which a loss was not finite, and the tasks whose loss it was."""
-    # Of a task that has not had its first turn, ``in_turn`` knows no loss: infinity.
+    """Name the first step at which a loss was not finite, and the tasks with such a loss."""
+    # Before a task's first turn, ``in_turn`` has no loss for it and reports infinity.
     waiting = np.logical_and.accumulate(losses == np.inf) & np.isfinite(losses).any(axis=0)
     bad = ~np.isfinite(losses) & ~waiting
     if not bad.any():

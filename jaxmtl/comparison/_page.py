@@ -1,4 +1,4 @@
-"""Sizes, names, tables and legends that can be read at the width of a page."""
+"""Sizes, names, tables and legends that are readable at the width of a page."""
 
 import textwrap
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ SMALLEST = 7
 LETTER = 0.0775  # inches, of a letter of that size and the space around
 LONGEST = 24  # letters of a name in one line
 MOST_NUMBERS = 16  # tasks whose numbers fit into the cells of a page's width
-# Okabe and Ito's, which the colour-blind tell apart.
+# The colours of Okabe and Ito, which colour-blind readers can distinguish.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 
 
@@ -27,12 +27,12 @@ def fold(name: str) -> str:
 
 
 def width_of_names(tasks: Sequence[str]) -> float:
-    """Inches of a table whose names of columns lie beside each other."""
+    """Width in inches of a table with the names of its columns side by side."""
     return LETTER * _longest(tasks) * len(tasks)
 
 
 def height_of_names(tasks: Sequence[str], width: float) -> float:
-    """Inches that the names of columns need below a table."""
+    """Height in inches that the names of columns need below a table."""
     return 0.3 if width_of_names(tasks) <= width else 0.1 + LETTER * _longest(tasks)
 
 
@@ -61,7 +61,7 @@ def draw_table(
     lying = width_of_names(tasks) <= width
     lines = 1 if lying else max(name.count("\n") + 1 for name in names)
     size = min(TEXT, 62 * width / len(tasks) / lines)
-    every = int(np.ceil(SMALLEST / size))  # where not all can be read, some are named
+    every = int(np.ceil(SMALLEST / size))  # if not all can be read, only some are named
     axis.set_xticks(
         range(0, len(tasks), every),
         names[::every],
@@ -73,7 +73,7 @@ def draw_table(
 
 
 def grid(figure: Any, count: int, columns: int, sharey: bool = True) -> list[Axes]:
-    """So many axes, row by row."""
+    """The given number of axes, row by row."""
     grid = figure.subplots(-(-count // columns), columns, sharey=sharey, squeeze=False).ravel()
     for axis in grid[count:]:
         axis.remove()
@@ -83,20 +83,20 @@ def grid(figure: Any, count: int, columns: int, sharey: bool = True) -> list[Axe
 
 
 def legend(figure: Any, handles: Sequence[Line2D], names: Sequence[str], side: str) -> None:
-    """Name lines, above or below the panels."""
+    """Draw the names of lines, above or below the panels."""
     columns = _legend_columns(names)
     labels = [fold(name) for name in names] if side == "lower" else names
     figure.legend(handles, labels, loc=f"outside {side} center", ncols=columns, frameon=False)
 
 
 def height_of_legend(names: Sequence[str]) -> float:
-    """Inches of a legend below the panels."""
+    """Height in inches of a legend below the panels."""
     rows = -(-len(names) // _legend_columns(names))
     return 0.21 * rows * max(fold(name).count("\n") + 1 for name in names)
 
 
 def _legend_columns(names: Sequence[str]) -> int:
-    """All in one line where they fit, else columns of the width of the longest."""
+    """All in one line if they fit, else columns of the width of the longest."""
     widths = [LETTER * len(name) + 0.55 for name in names]
     if sum(widths) <= PAGE:
         return len(names)
@@ -104,7 +104,7 @@ def _legend_columns(names: Sequence[str]) -> int:
 
 
 def _number(value: float, sign: str) -> str:
-    """At most five letters: "+1.2", "+123", "<-999", "–" where there is none."""
+    """At most five letters: "+1.2", "+123", "<-999", "–" if there is no number."""
     if np.isnan(value):
         return "–"
     if abs(value) > 999:
@@ -114,5 +114,5 @@ def _number(value: float, sign: str) -> str:
 
 
 def _longest(names: Sequence[str]) -> int:
-    """Letters of the longest line of folded names."""
+    """Number of letters of the longest line of folded names."""
     return max(len(line) for name in names for line in fold(name).split("\n"))

@@ -36,14 +36,14 @@ SIZES: Any = {
 
 
 def as_png(report: Comparison) -> bytes:
-    """The summary as a file's content."""
+    """The summary as the content of a PNG file."""
     image = io.BytesIO()
     draw(report, "summary").savefig(image, dpi=160, format="png")
     return image.getvalue()
 
 
 def draw(report: Comparison, what: str) -> Figure:
-    """Draw what is asked for."""
+    """Draw the requested picture."""
     kinds = {"summary": _summary, "losses": _losses, "weights": _weights, "all": draw_all}
     if what not in kinds:
         names = ", ".join(map(repr, kinds))
@@ -60,7 +60,7 @@ def draw(report: Comparison, what: str) -> Figure:
 
 
 def _summary(report: Comparison) -> Figure:
-    """Changes above, method by method, the best first; task weights of the best below."""
+    """Draw the changes above, best method first, and task weights of the best methods below."""
     reference, base, rows = _rows(report)
     named = _best(rows)[:MOST_SHARES]
     tasks = report.setting.tasks
@@ -84,7 +84,7 @@ def _summary(report: Comparison) -> Figure:
 
 
 def _losses(report: Comparison) -> Figure:
-    """Training losses, a panel a task, the best methods and equal weights in colour."""
+    """Draw training losses, one panel per task; the best methods and equal weights in colour."""
     _, base, rows = _rows(report)
     names = dict.fromkeys([*([base] if base else []), *_best(rows), *report.outcomes])
     columns = 2 if len(report.setting.tasks) in (2, 4) else 3
@@ -95,7 +95,7 @@ def _losses(report: Comparison) -> Figure:
 
 
 def _weights(report: Comparison) -> Figure:
-    """Task weights of every method, the best first."""
+    """Draw the task weights of every method, the best first."""
     names = [row.name for row in _rows(report)[2]]
     height = height_of_shares(report, names) + 0.4
     figure = Figure(figsize=(PAGE, height), layout="constrained")
@@ -104,7 +104,7 @@ def _weights(report: Comparison) -> Figure:
 
 
 def _rows(report: Comparison) -> tuple[str, str | None, list[Row]]:
-    """What changes are measured from, the method to compare with, and all methods, best first."""
+    """The reference of the changes, the method to compare with, and all methods, best first."""
     base = next((name for name in FIXED if name in report.outcomes), None)
     reference = "single-task training"
     found = {n: c for n in report.outcomes if (c := report.changes(n)) is not None}
@@ -132,7 +132,7 @@ def _paired(report: Comparison, base: str) -> dict[str, Any]:
 
 
 def _best(rows: Sequence[Row]) -> list[str]:
-    """Methods whose weights there is something to see of, the best first; all if there is none."""
+    """Methods with weights worth showing, the best first; all if there is none."""
     names = [row.name for row in rows if row.name not in FIXED and np.isfinite(row.gain.mean)]
     return names or [row.name for row in rows]
 
@@ -146,7 +146,7 @@ def _title(report: Comparison) -> str:
 
 
 def _without_formulas(report: Comparison) -> Comparison:
-    """The same, no part of whose names matplotlib reads as a formula."""
+    """The same comparison, with names that matplotlib does not read as formulas."""
 
     def plain(named: dict[str, Any]) -> dict[str, Any]:
         return {name.replace("$", r"\$"): value for name, value in named.items()}

@@ -24,15 +24,16 @@ def training(
 
     Args:
       completed: the problem.
-      batches: what it is trained on.
-      steps: of the whole training, over which the learning rate decays.
+      batches: the batches of the training.
+      steps: the number of steps of the whole training, over which the learning rate decays.
       make: ``(constants, key) -> Balancer``.
 
     Returns:
       ``start(constants, rate, key, params)``, the states of balancer and optimizer; and
       ``run(constants, rate, key, carry, chosen, begin, length, data) -> (carry, records)``, the
-      first ``length`` steps of a chunk whose first is number ``begin``. A carry holds parameters,
-      the network's state, and those two; the records are losses and task weights, (chunk, T).
+      first ``length`` steps of a chunk whose first step is number ``begin``. A carry holds
+      parameters, the network's state, and those two; the records are losses and task weights,
+      (chunk, T).
     """
     problem = completed.problem
     tasks = len(problem.tasks or ())
@@ -47,7 +48,7 @@ def training(
 
     def losses_fn(*arguments: Any) -> Any:
         losses, state = completed.losses(*arguments)
-        # Constants are given by position, in the sorted order that dicts come out in here.
+        # Constants are given by position, in the sorted order that dicts have here.
         return (jax.tree.map(lambda x: x, losses) if make is constant_weights else losses), state
 
     def start(constants: Array, rate: Array, key: Array, params: PyTree) -> PyTree:

@@ -1,4 +1,4 @@
-"""How far a comparison has come: a bar where there is a terminal or a notebook, else lines."""
+"""The progress of a comparison: a bar in a terminal or a notebook, lines elsewhere."""
 
 import contextlib
 import importlib.util
@@ -11,7 +11,7 @@ from typing import Any
 def showing(
     runs: int, steps: int, wanted: bool
 ) -> Iterator[Callable[[str], Callable[[int], None]]]:
-    """Show the progress of so many runs of so many steps, all seeds counted.
+    """Show the progress of the given number of runs and steps, all seeds counted.
 
     Yields:
       A function to call with the name of each run as it begins. It returns the function to call
@@ -64,7 +64,7 @@ def _in_lines(runs: int) -> Iterator[Callable[[str], Callable[[int], None]]]:
 
 
 class _Lines:
-    """A line for each run that has finished, and about how long the others will take."""
+    """A line for each run that has finished, with an estimate of the time left."""
 
     def __init__(self, runs: int):
         self.runs, self.begun, self.name = runs, 0, ""
@@ -76,7 +76,7 @@ class _Lines:
         return lambda steps: None
 
     def finish(self) -> None:
-        """Say that the run is in that was begun last."""
+        """Report that the run that was begun last has finished."""
         if not self.begun:
             return
         left = (time.monotonic() - self.start) / self.begun * (self.runs - self.begun)

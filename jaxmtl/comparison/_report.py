@@ -14,12 +14,12 @@ from jaxmtl.comparison._statistics import Interval, interval
 from jaxmtl.comparison._table import as_html, fitting, lay_out
 from jaxmtl.comparison._verdict import FIXED, Seen, verdict
 
-# A time is told from so many measurements on.
+# A time is shown from this number of measurements on.
 FEWEST_TIMES = 5
 
 
 class Comparison:
-    """What ``jaxmtl.compare`` found; complete or not, it can be read, shown and saved.
+    """The result of ``jaxmtl.compare``; complete or not, it can be read, shown and saved.
 
     Attributes:
       setting: what was compared.
@@ -34,12 +34,12 @@ class Comparison:
 
     @property
     def finished(self) -> int:
-        """How many runs are in."""
+        """The number of finished runs."""
         return len(self.alone) + len(self.outcomes)
 
     @property
     def complete(self) -> bool:
-        """Whether all runs are in."""
+        """Whether all runs have finished."""
         return self.finished == len(self.setting.runs)
 
     @property
@@ -57,7 +57,7 @@ class Comparison:
 
     @property
     def verdict(self) -> list[str]:
-        """One to three sentences of what these numbers say of this problem, in these units."""
+        """One to three sentences on the meaning of the numbers, for this problem in these units."""
         if not self.outcomes:
             return ["No method has finished."]
         metrics = {name: outcome.metrics for name, outcome in self.outcomes.items()}
@@ -67,10 +67,10 @@ class Comparison:
         return verdict(self.setting.tasks, metrics, self.setting.signs > 0, changes, seen)
 
     def table(self, width: int | None = None) -> str:
-        """The comparison as text that is no wider than ``width``, or than the terminal.
+        """The comparison as text no wider than ``width``, by default that of the terminal.
 
         Metrics are means over seeds. Δm has its standard deviation over seeds; "against equal" is
-        the interval of the paired differences of Δm, marked where chance alone does not explain it.
+        the interval of the paired differences of Δm, marked if chance alone does not explain it.
         """
         width = shutil.get_terminal_size().columns if width is None else width
         columns = columns_of(self)
@@ -91,19 +91,19 @@ class Comparison:
 
         Returns:
           A ``matplotlib.figure.Figure``, which a notebook shows as the last value of a cell, and
-          ``.savefig("picture.pdf")`` writes; ``pyplot.show()`` does not know it. Without
-          single-task references, changes are those against equal weights, seed by seed.
+          which ``.savefig("picture.pdf")`` writes; ``pyplot.show()`` does not show it. Without
+          single-task references, changes are measured against equal weights, seed by seed.
 
         Raises:
-          ValueError: where ``what`` is none of these, or no method has finished.
-          ImportError: where matplotlib is missing.
+          ValueError: if ``what`` is none of these, or no method has finished.
+          ImportError: if matplotlib is missing.
         """
         return _picture().draw(self, what)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write all numbers, and the picture if a method has finished; return the paths.
 
-        An incomplete comparison has names of its own, and never takes the place of a complete one.
+        An incomplete comparison has its own file names, and never replaces a complete one.
         ``jaxmtl.compare.load`` reads the numbers again.
         """
         from jaxmtl.comparison._saved import save
@@ -138,7 +138,7 @@ class Comparison:
         return [f"{name}: {o.broken}." for name, o in self.outcomes.items() if o.broken]
 
     def add(self, name: str, outcome: Outcome) -> None:
-        """Take in a finished run."""
+        """Add a finished run."""
         if name.startswith("single:"):
             task = name.removeprefix("single:")
             self.alone[task] = outcome.metrics[:, self.setting.tasks.index(task)]
@@ -150,7 +150,7 @@ class Comparison:
 
         Args:
           name: the method.
-          paired: whether to compare with the reference of the same seed, not with its mean.
+          paired: whether to compare with the reference of the same seed instead of its mean.
 
         Returns:
           (seeds, T) changes in per cent of the mean reference, positive for better.
@@ -164,12 +164,12 @@ class Comparison:
             return 100 * gains / np.abs(mean)
 
     def relative_time(self, name: str) -> np.ndarray | None:
-        """Quartiles of a step's time, equal weights = 1; None where it could not be measured."""
+        """Quartiles of a step's time, equal weights = 1; None if it could not be measured."""
         times = self.outcomes[name].relative_times
         return np.quantile(times, (0.25, 0.5, 0.75)) if len(times) >= FEWEST_TIMES else None
 
     def against_equal(self, name: str) -> Interval | None:
-        """The interval of Δm less that of equal, or of other constant weights, seed by seed."""
+        """The interval of Δm minus that of equal or other constant weights, seed by seed."""
         base = next((fixed for fixed in FIXED if fixed in self.outcomes), None)
         gains = self.delta_m
         if base is None or base not in gains or name == base:
@@ -182,12 +182,12 @@ class Comparison:
 
 
 def _picture() -> Any:
-    """The module that draws, which needs matplotlib."""
+    """The module for pictures, which needs matplotlib."""
     try:
         from jaxmtl.comparison import _picture as module
     except ImportError as error:
         raise ImportError(
             "The picture of a comparison needs matplotlib: pip install matplotlib. The table and"
-            " the file of numbers do without."
+            " the file of numbers do not need it."
         ) from error
     return module

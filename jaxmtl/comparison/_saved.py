@@ -16,7 +16,7 @@ from jaxmtl.comparison._report import Comparison
 
 
 def save(comparison: Comparison, folder: Path) -> Iterator[Path]:
-    """Write the numbers, and the picture if a method has finished; yield the path of each then."""
+    """Write the numbers, and the picture if a method has finished; yield the path of each file."""
     if not comparison.finished:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,11 +34,11 @@ def load(file: str | Path) -> Comparison:
       file: the path of ``comparison.json``.
 
     Returns:
-      A ``Comparison``: table, verdict and picture are made again from it.
+      A ``Comparison``, with table, verdict and picture.
 
     Raises:
-      FileNotFoundError: where there is no such file.
-      ValueError: where the file is none of a comparison.
+      FileNotFoundError: if there is no such file.
+      ValueError: if the file does not hold a comparison.
     """
     try:
         numbers = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -69,14 +69,14 @@ def load(file: str | Path) -> Comparison:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder, and a file in it that is gone at once; raises OSError where that fails."""
+    """Make the folder, and briefly a file in it; raises OSError if that fails."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".jaxmtl-"):
         pass
 
 
 def _as_png(comparison: Comparison) -> bytes | None:
-    """The picture; None where there is nothing to draw with."""
+    """The picture; None if matplotlib is missing."""
     try:
         from jaxmtl.comparison._picture import as_png
     except ImportError:
@@ -85,7 +85,7 @@ def _as_png(comparison: Comparison) -> bytes | None:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    """Write all of a file or nothing: what was there before stays until the new one is whole."""
+    """Write all of a file or nothing: the old content stays until the new file is complete."""
     new = path.with_name(f".{path.name}.new")
     try:
         new.write_bytes(content)
@@ -95,7 +95,7 @@ def _write(path: Path, content: bytes) -> Path:
 
 
 def _numbers(comparison: Comparison) -> dict[str, Any]:
-    """All numbers behind table and picture, by names that say what they are."""
+    """All numbers behind table and picture, under descriptive names."""
     setting, gains = comparison.setting, comparison.delta_m
 
     def method(name: str, outcome: Outcome) -> dict[str, Any]:
@@ -171,5 +171,5 @@ def _by_task(
 
 
 def _or_null(values: ArrayLike) -> list[float | None]:
-    """Numbers as JSON has them, which knows no NaN: a run that diverged leaves nulls."""
+    """Numbers for JSON, which has no NaN: a run that diverged gives nulls."""
     return [float(value) if np.isfinite(value) else None for value in np.asarray(values)]

@@ -1,7 +1,7 @@
-"""Paired differences over seeds: how large they are, how sure, and what rank a method has.
+"""Paired differences over seeds: their size, their certainty, and the ranks of methods.
 
-All methods of a comparison share seeds and batches: a difference is taken seed by seed, and what
-all methods owe to a seed cancels.
+All methods of a comparison share seeds and batches: differences are taken seed by seed, so that
+effects of a seed on all methods cancel.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 LEVEL = 0.95
-# With two, the half-width is 6.4 times the distance of the two: such an interval tells nothing.
+# With two, the half-width is 6.4 times the distance of the two: such an interval says nothing.
 FEWEST_SEEDS = 3
 
 
@@ -19,10 +19,10 @@ class Interval(NamedTuple):
     """A mean over seeds, with its 95 % interval.
 
     Attributes:
-      mean: of the differences; NaN where a seed diverged.
-      low: lower end; -inf where nothing bounds it.
-      high: upper end; inf where nothing bounds it.
-      seeds: how many there were, those that diverged too.
+      mean: mean of the differences; NaN if a seed diverged.
+      low: lower end; -inf if there is no bound.
+      high: upper end; inf if there is no bound.
+      seeds: the number of seeds, including those that diverged.
     """
 
     mean: float
@@ -35,10 +35,10 @@ def interval(differences: ArrayLike) -> Interval:
     """Student's t interval of a mean over seeds: mean ± t s / sqrt(n), n - 1 degrees of freedom.
 
     Args:
-      differences: (seeds,) one a seed.
+      differences: (seeds,) one difference per seed.
 
     Returns:
-      The interval; without bounds where there is one seed, or where one is not finite. Equal
+      The interval; without bounds if there is one seed, or if one difference is not finite. Equal
       differences have an interval of length zero.
 
     Examples:
@@ -50,7 +50,7 @@ def interval(differences: ArrayLike) -> Interval:
     seeds = len(values)
     if not seeds or not np.all(np.isfinite(values)):
         return Interval(np.nan, -np.inf, np.inf, seeds)
-    scale = np.max(np.abs(values)) or 1.0  # then equal differences have no spread, to the last bit
+    scale = np.max(np.abs(values)) or 1.0  # so that equal differences have exactly no spread
     mean = float(np.mean(values / scale) * scale)
     if seeds == 1:
         return Interval(mean, -np.inf, np.inf, seeds)
@@ -60,7 +60,7 @@ def interval(differences: ArrayLike) -> Interval:
 
 
 def differs(found: Interval) -> str:
-    """Say "better" or "worse" where all of the interval is above or below 0, else "".
+    """Return "better" or "worse" if the whole interval is above or below 0, else "".
 
     Fewer than three seeds never differ.
 
@@ -83,8 +83,7 @@ def mean_ranks(metrics: dict[str, np.ndarray], maximize: np.ndarray) -> dict[str
 
     Returns:
       The mean rank of each method. Ties share the mean of their ranks, so that the ranks of M
-      methods sum to M (M + 1) / 2. Where a seed diverged, the method is last in that task.
-
+      methods sum to M (M + 1) / 2. If a seed diverged, the method is last in that task.
     Examples:
       >>> import numpy as np
       >>> from jaxmtl.comparison._statistics import mean_ranks

@@ -1,17 +1,17 @@
-"""Tables of text that fit a width: where there is no room, whole columns are left out."""
+"""Tables of text that fit a width: if there is no room, whole columns are left out."""
 
 import html
 import textwrap
 from typing import NamedTuple
 
-GAPS = (2, 1)  # characters between columns, where there is room and where there is not
+GAPS = (2, 1)  # characters between columns, with and without room
 
 
 class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-      name: the first line of its header, and what to call it.
+      name: the first line of its header, and its name.
       unit: the next line of its header.
       cells: one for each row.
       spare: the column with the largest number is left out first; those with 0 stay.
@@ -32,14 +32,14 @@ def fitting(columns: list[Column], width: int) -> list[Column]:
 
 
 def lay_out(columns: list[Column], width: int) -> str:
-    """Write the columns side by side, as many as fit, and name those that do not.
+    """Write as many columns side by side as fit, and name those that do not.
 
     Headers break between words; neither words nor cells are cut. The first column is aligned to
     the left, all others to the right.
     """
     shown = fitting(columns, width)
     gap = next((g for g in GAPS if _total(_widths(shown, 0), g) <= width), GAPS[-1])
-    # Headers take as few lines as there is room for.
+    # Headers take as few lines as the width allows.
     limits = range(max(len(f"{c.name}{c.unit}") for c in shown), 0, -1)
     candidates = (_widths(shown, limit) for limit in limits)
     widths = next((w for w in candidates if _total(w, gap) <= width), _widths(shown, 0))
@@ -64,7 +64,7 @@ def lay_out(columns: list[Column], width: int) -> str:
 
 
 def _widths(columns: list[Column], limit: int) -> list[int]:
-    """Widths of the columns where headers are broken beyond ``limit`` characters."""
+    """Widths of the columns if headers are broken beyond ``limit`` characters."""
     return [
         max(map(len, [*_wrap(c.name, limit), *_wrap(c.unit, limit), *c.cells])) for c in columns
     ]

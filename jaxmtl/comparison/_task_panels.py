@@ -30,14 +30,14 @@ def draw_changes(axis: Axes, rows: Sequence[Row], tasks: Sequence[str], width: f
     """Draw the change of each task's metric, in the order of the rows."""
     changes = np.array([row.changes for row in rows])
     finite = np.abs(changes[np.isfinite(changes)])
-    # One failure does not fade the others.
+    # So that one failure does not fade the others.
     most = min(np.quantile(finite, 0.95), 4 * np.median(finite)) if len(finite) else 0.0
     most = max(float(most), 1e-9)
     draw_table(axis, changes, [], tasks, width, (-most, most), "RdBu", "+")
 
 
 def height_of_shares(report: Comparison, names: Sequence[str]) -> float:
-    """Inches that ``draw_shares`` needs."""
+    """Height in inches that ``draw_shares`` needs."""
     tasks = report.setting.tasks
     if len(tasks) > MOST_COLUMNS:
         return 0.5 + 0.34 * len(names) + height_of_names(tasks, TABLE)
@@ -46,7 +46,7 @@ def height_of_shares(report: Comparison, names: Sequence[str]) -> float:
 
 
 def draw_shares(figure: Any, report: Comparison, names: Sequence[str]) -> None:
-    """Draw the shares of the task weights: curves of a few tasks, else means over steps."""
+    """Draw the shares of the task weights: curves for a few tasks, else means over steps."""
     tasks = report.setting.tasks
     shares = {name: 100 * _finite(report.outcomes[name].shares) for name in names}
     if len(tasks) > MOST_COLUMNS:
@@ -71,7 +71,7 @@ def draw_shares(figure: Any, report: Comparison, names: Sequence[str]) -> None:
         axis.set(title=fold(name), xlim=(0, report.setting.steps))
     values = np.concatenate([line.get_ydata() for axis in axes for line in axis.lines[:-1]])
     values = values[np.isfinite(values)]
-    if len(values):  # a few steps whose weights nearly cancel do not flatten the others
+    if len(values):  # a few steps whose weights nearly cancel should not flatten the others
         low, high = np.quantile(values, (0.005, 0.995))
         axes[0].set_ylim(min(0.0, low) - 3, max(high, 100 / len(tasks)) + 5)
     axes[0].set_ylabel("share of the\ntask weights (%)")
@@ -80,7 +80,7 @@ def draw_shares(figure: Any, report: Comparison, names: Sequence[str]) -> None:
 
 
 def draw_losses(figure: Any, report: Comparison, names: Sequence[str], columns: int) -> None:
-    """Draw the losses, a panel a task: those named in colour, all others in grey."""
+    """Draw the losses, one panel per task: the named methods in colour, all others in grey."""
     axes = grid(figure, len(report.setting.tasks), columns, sharey=False)
     window = max(1, report.setting.steps // 40)
     others = [name for name in report.outcomes if name not in names]

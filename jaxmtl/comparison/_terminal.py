@@ -1,4 +1,4 @@
-"""A comparison in a terminal or a pipe: signals that end it, and what is saved and shown then."""
+"""A comparison in a terminal or a pipe: how signals end it, and what is then saved and shown."""
 
 import argparse
 import contextlib
@@ -13,7 +13,7 @@ from jaxmtl.comparison._compare import Prepared, train_all
 from jaxmtl.comparison._report import Comparison
 from jaxmtl.comparison._saved import save
 
-# What a terminal or a pipe shows that knows ASCII only. The first keeps columns aligned.
+# Replacements for a terminal or a pipe that has ASCII only. The first keeps columns aligned.
 PLAIN = {" ± ": "+/-", "±": "+/-", "Δ": "D", "↑": "^", "↓": "v", "–": "-"}
 
 
@@ -27,10 +27,10 @@ def positive(text: str) -> int:
 
 
 def train_and_save(prepared: Prepared, folder: Path) -> int:
-    """Train, save and show; whatever happens, what was finished is saved and shown.
+    """Train, save and show; whatever happens, the finished runs are saved and shown.
 
     Returns:
-      The exit status: 0, 1 where saving failed, 128 and the number of a signal that ended it.
+      The exit status: 0, 1 if saving failed, or 128 plus the number of a signal that ended it.
     """
     status = 0
     with _stoppable():
@@ -44,7 +44,7 @@ def train_and_save(prepared: Prepared, folder: Path) -> int:
 
 
 def _save_and_show(comparison: Comparison, folder: Path) -> int:
-    """Save, then show the table, also where saving fails; returns the exit status."""
+    """Save, then show the table, even if saving fails; returns the exit status."""
     lines, status = [], 0
     try:
         paths = list(save(comparison, folder))
@@ -72,7 +72,7 @@ def _show(text: str) -> None:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let SIGTERM interrupt as Ctrl-C does, once: a second signal ends the process at once."""
+    """Let SIGTERM interrupt like Ctrl-C, once: a second signal ends the process at once."""
 
     def stop(number: int, frame: Any) -> None:
         for name in before:

@@ -1,9 +1,9 @@
 """Train one problem with many methods: the experiment behind ``jaxmtl.compare``.
 
 Every method trains the same network, from the same initial parameters, on the same batches and with
-the same random keys. The task weights come from the gradients of the shared leaves; all others
-receive their own task's gradient. A single-task reference is the same network trained on one loss
-alone.
+the same random keys. The task weights are computed from the gradients of the shared leaves; all
+others receive their own task's gradient. A single-task reference is the same network trained on one
+loss alone.
 """
 
 import time
@@ -27,8 +27,8 @@ from jaxmtl.comparison._outcome import Outcome, what_broke
 from jaxmtl.comparison._program import training
 from jaxmtl.diagnostics import report
 
-SHORTEST = 1e-3  # seconds that are timed at least, ten times what starting a program takes
-ENOUGH = 1e-2  # seconds that steps with constant weights are timed for
+SHORTEST = 1e-3  # shortest time measured, in seconds; ten times the start of a program
+ENOUGH = 1e-2  # time over which steps with constant weights are measured, in seconds
 MOST_BYTES = 2**33
 
 
@@ -71,7 +71,7 @@ class Trainer:
             float(sum(map(np.median, seconds))),
             np.concatenate(times),
             float(np.mean(conflicts)),
-            _median(ratios[ratios > 0]),  # zero where there were no gradients
+            _median(ratios[ratios > 0]),  # zero if there were no gradients
             _temporary_bytes(self._compile(contestant)[1]),
             what_broke(losses, self.problem.tasks or ()),
             None if validation[0] is None else np.concatenate(validation),
@@ -114,7 +114,7 @@ class Trainer:
         return records, metrics, validation, seconds, times, seen
 
     def _begin(self, contestant: Contestant, rate: float, group: range) -> Any:
-        """The program of some seeds, what it is given at every chunk, and what it starts from."""
+        """The program of some seeds, its arguments at every chunk, and its start."""
         start, run = self._compile(contestant)
         constants = jnp.asarray(contestant.constants, jnp.float32)
         shared = constants, jnp.float32(rate), self._keys_of(group)
@@ -125,7 +125,7 @@ class Trainer:
         return self.keys[group.start : group.stop]
 
     def _seconds_of_equal(self, group: range, chosen: PyTree) -> float:
-        """Time a step with constant weights; 0 where that is too short to tell."""
+        """Time a step with constant weights; 0 if that is too short to measure."""
         ones = np.ones(len(self.problem.tasks or ()))
         equal = Contestant("equal", constant_weights, ones)
         run, shared, carry = self._begin(equal, 0, group)
@@ -149,7 +149,7 @@ class Trainer:
         return found.conflicts, found.norm_ratio
 
     def _check_size(self, at_once: int) -> None:
-        """Refuse what would not fit into memory, before it is tried."""
+        """Refuse a comparison that would not fit into memory, before it starts."""
         params = jax.tree.leaves(self.completed.params)
         tasks = len(self.problem.tasks or ())
         copies = tasks + 3  # gradients; Adam's moments
@@ -162,7 +162,7 @@ class Trainer:
             )
 
     def _fewest(self) -> int:
-        """One seed at a time where there are convolutions: XLA runs batched kernels slowly."""
+        """One seed at a time if there are convolutions: XLA runs batched kernels slowly."""
         batch, key = example(self.problem), jax.random.key(0)
         params, state = jax.eval_shape(self.completed.start, key)
 
@@ -194,7 +194,7 @@ class Trainer:
 
 
 def _timed(program: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """Call, wait for the result, and return it with the seconds that took."""
+    """Call, wait for the result, and return it with the seconds it took."""
     clock = time.perf_counter()
     result = jax.block_until_ready(program(*arguments))
     return result, time.perf_counter() - clock

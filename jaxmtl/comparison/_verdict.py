@@ -1,4 +1,4 @@
-"""What the numbers of a comparison say in words, and what they leave open."""
+"""The verdict of a comparison: what its numbers say in words, and what they leave open."""
 
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxmtl.comparison._statistics import FEWEST_SEEDS, Interval, differs, interval
 
-# Per cent: what reads as 0.0 in the text is not called a difference, however sure it is.
+# Per cent: a change that reads as 0.0 in the text is not called a difference, however certain.
 LEAST_CHANGE = 0.05
 # Per cent, or points of Δm: a smaller gain or loss is no reason to change a method.
 WORTH = 2.0
@@ -16,15 +16,15 @@ WORTH = 2.0
 A_FEW = 5
 MOST_NAMED = 3  # methods or tasks in one sentence
 
-# Weights that stay as they are, in the order in which they are taken to compare with.
+# Methods with constant weights, in the order in which they serve as the base of the comparison.
 FIXED = ("equal", "static", "prior_loss", "initial_loss")
-# What to try first where losses differ in kind; one backward pass each, like those above.
+# The first methods to try if losses differ in kind; one backward pass each, like those above.
 FIRST = ("initial_loss", "prior_loss", "real_time_loss")
 AGAINST_CONFLICT = ("pcgrad", "upgrad", "mgda")
 
 
 class Seen(NamedTuple):
-    """What was seen of the gradients while a method trained.
+    """Statistics of the gradients while a method trained.
 
     Attributes:
       conflicts: share of the pairs with a negative cosine, mean over steps and seeds.
@@ -44,18 +44,18 @@ def verdict(
 ) -> list[str]:
     """Say in one to three sentences whether fixed weights are enough, who loses, what to try next.
 
-    Methods are compared with "equal", or where that is missing with the first of ``FIXED`` that is
-    there: in points of Δm, the mean over tasks of the changes; without those, in per cent of the
-    metrics of "equal", mean over tasks. Each interval stands for itself: of 40 methods that change
-    nothing, about one passes for better.
+    Methods are compared with "equal", or if that is missing with the first of ``FIXED`` that is
+    present: in points of Δm, the mean over tasks of the changes; without changes, in per cent of
+    the metrics of "equal", mean over tasks. Intervals are not corrected for their number: of 40
+    methods that change nothing, about one seems better.
 
     Args:
       tasks: the T names.
-      metrics: (seeds, T) for each method; not finite where a seed diverged.
+      metrics: (seeds, T) for each method; not finite if a seed diverged.
       maximize: (T,) bool, whether a higher metric is better.
       changes: (seeds, T) for each method, against each task trained alone on the same seed, in per
         cent, positive for better; None without such references.
-      seen: the gradients while "equal" trained; None where nobody looked.
+      seen: the gradients while "equal" trained; None if they were not measured.
 
     Returns:
       The sentences, about this problem in these units.
@@ -137,7 +137,7 @@ def _gains(
     maximize: np.ndarray,
     changes: dict[str, np.ndarray] | None,
 ) -> tuple[dict[str, np.ndarray], str]:
-    """What each seed and task gains over ``base``, (seeds, T); and in what unit."""
+    """The gain of each seed and task over ``base``, (seeds, T), and its unit."""
     with np.errstate(all="ignore"):  # diverged seeds and metrics of zero: intervals without bounds
         if changes is not None and np.all(np.isfinite(changes[base])):
             return {n: c - changes[base] for n, c in changes.items()}, "points of Δm"
@@ -154,7 +154,7 @@ def _start(
 ) -> str:
     """Say where to start, and what that costs.
 
-    A single backward pass, unless the best beats it by more than chance.
+    It is a method with a single backward pass, unless the best beats it by more than chance.
     """
     best = next(iter(better))
     cheap = [name for name in better if name in FIXED + FIRST]
@@ -174,7 +174,7 @@ def _start(
 def _advice(
     base: str, tried: Collection[str], losers: dict[str, Interval] | None, seen: Seen | None
 ) -> str:
-    """Say what to try where no method did better; ``losers`` is None where nobody knows them."""
+    """Say what to try if no method did better; ``losers`` is None if they are unknown."""
     if seen is None or np.isnan(seen.norm_ratio):
         return (
             f"Look at norm_ratio in the report of report_only({base}): what to try depends on it."

@@ -1,1 +1,1 @@
-"""Methods that decide for each coordinate by itself: the exception to T-sized weights."""
+"""Methods that work on each coordinate separately: the exception to T-sized weights."""

@@ -28,31 +28,31 @@ class GradDropState(NamedTuple):
 def graddrop(
     key: Array | int, *, leak: float | TaskVector = 0.0, num_tasks: int | None = None
 ) -> Balancer:
-    """Keep, at each coordinate, the gradients of one sign, drawn by how much that sign prevails.
+    """Keep, at each coordinate, the gradients of one sign, drawn by how much the sign prevails.
 
-    P = (1 + sum_i g_i / sum_i |g_i|) / 2 is the purity of the positive sign; with U uniform on
-    [0, 1), the positive entries stay where U < P and the negative ones elsewhere, the others shrink
+    P = (1 + sum_i g_i / sum_i |g_i|) / 2 is the purity of the positive sign. With U uniform on
+    [0, 1), the positive entries stay where U < P and the negative ones elsewhere; the others shrink
     to the share l_i of themselves; d is the sum over tasks.
 
     Args:
       key: a JAX random key (or an int seed); it is kept in the state and split at every step.
       leak: the share l_i that dropped entries keep, from 0 to 1: one number for all tasks, or a
-        (T,) array or tree of scalars with one for each. The gradient of a task with a leak of 1
-        comes through whole, and still counts in the purity.
-      num_tasks: T, if the state is to keep the task weights, which are all 1; known from ``leak``
-        where that has one number for each task.
+        (T,) array or tree of scalars with one for each. The gradient of a task with a leak of 1 is
+        never dropped, and still counts in the purity.
+      num_tasks: T; needed to keep the task weights, which are all 1, in the state, unless ``leak``
+        has one number for each task.
 
     Returns:
       A balancer that works on coordinates, not on task weights: it reads neither losses nor
       Gramian. Scale: T g on T identical gradients g. Degree 1. On average over U it is the sum of
       the gradients at coordinates where all agree.
 
-    Deviations from the paper: the gradients are those of the parameters, where the paper masks
-    those of a layer's activations, multiplied by their sign.
+    Deviations from the paper: it masks the gradients of the parameters; the paper masks the
+    gradients of a layer's activations, multiplied by the activations' sign.
 
     Raises:
       ValueError: for a ``leak`` outside [0, 1] or of another length than ``num_tasks``, or a
-        ``key`` that is none; at update, where the losses have other names than ``leak``.
+        ``key`` that is not a random key; at update, if the losses have other names than ``leak``.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -87,11 +87,11 @@ def graddrop(
             wide = leaf.astype(solve_dtype([leaf]))
             size = jnp.sum(jnp.abs(wide), axis=0)
             purity = (1 + jnp.sum(wide, axis=0) / jnp.where(size == 0, 1, size)) / 2
-            # In float32 whatever the default type: the same key, the same choice.
+            # In float32 for every default type, so that the same key gives the same choice.
             positive = jax.random.uniform(key, size.shape, jnp.float32) < purity
             share = jnp.broadcast_to(jnp.asarray(leak, leaf.dtype), given.active.shape)
             kept = jnp.where((wide > 0) == positive[None], leaf, rows(share, leaf) * leaf)
-            # A mask would drop what is not a number as if it were of the wrong sign.
+            # A mask would drop an entry that is not finite as if it had the wrong sign.
             return jnp.where(jnp.isfinite(size)[None], kept, jnp.nan)
 
         keys = jax.random.split(step_key, len(leaves))

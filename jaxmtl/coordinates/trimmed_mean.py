@@ -1,4 +1,4 @@
-"""Trimmed mean: at each coordinate, the mean without the extremes."""
+"""Trimmed mean: at each coordinate, the mean without the extreme entries."""
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +13,22 @@ from jaxmtl.balancing._gram import rows
 
 @described
 def trimmed_mean(num_trimmed: int, *, num_tasks: int | None = None) -> Balancer:
-    """Average, at each coordinate, without the largest and the smallest entries.
+    """Average the gradients, at each coordinate, without the largest and the smallest entries.
 
     Args:
-      num_trimmed: how many entries are left out at either end.
-      num_tasks: T, if the state is to keep the task weights, which are all 1 / (T - 2 num_trimmed).
+      num_trimmed: the number of entries left out at either end.
+      num_tasks: T; needed to keep the task weights, which are all 1 / (T - 2 num_trimmed), in the
+        state.
 
     Returns:
       A balancer that works on coordinates, not on task weights: it reads neither losses nor
-      Gramian. Scale: g on T identical gradients g. Degree 1. Robust, not balanced: up to
-      ``num_trimmed`` gradients may be arbitrary. Absent tasks are not counted; where no more than
-      2 num_trimmed are present, the update is zero.
+      Gramian. Scale: g on T identical gradients g. Degree 1. It is a robust method, not a balancing
+      one: up to ``num_trimmed`` gradients may be arbitrary. Absent tasks are not counted; if
+      no more than 2 num_trimmed are present, the update is zero.
 
     Raises:
-      ValueError: where ``num_trimmed`` is below 0, or T is not above 2 num_trimmed, as soon as T is
-        known.
+      ValueError: if ``num_trimmed`` is below 0, or, as soon as T is known, if T is not above
+        2 num_trimmed.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -47,7 +48,7 @@ def trimmed_mean(num_trimmed: int, *, num_tasks: int | None = None) -> Balancer:
         if num <= 2 * num_trimmed:
             raise ValueError(
                 f"trimmed_mean with num_trimmed={num_trimmed} needs more than {2 * num_trimmed}"
-                f" tasks, but there are {num}."
+                f" tasks, but there are {num}: lower num_trimmed or add tasks."
             )
 
     num_tasks = optional_num_tasks(num_tasks)
@@ -60,7 +61,7 @@ def trimmed_mean(num_trimmed: int, *, num_tasks: int | None = None) -> Balancer:
 
         def of_leaf(leaf: Array) -> Array:
             last = jnp.where(rows(given.active, leaf), leaf, jnp.inf)
-            # Counted rather than sorted: XLA fuses the comparisons, and sorts slowly on CPU.
+            # Counted rather than sorted: XLA fuses comparisons, and sorts slowly on CPU.
             before = last[None] < last[:, None]
             earlier = jnp.tril(jnp.ones((len(leaf), len(leaf)), bool), -1)
             ties = (last[None] == last[:, None]) & rows(earlier, before)

@@ -10,11 +10,11 @@ from jaxmtl.solvers.scaling import equilibrate, reciprocal
 
 
 class EqualCosines(NamedTuple):
-    """Weights of the direction of equal cosines, and what they reach.
+    """Weights of the direction with equal cosines, with its products and its squared length.
 
     Attributes:
       weights: (T,) w.
-      products: (T,) inner products (G w)_i: where the gradients are independent, the norms.
+      products: (T,) inner products (G w)_i; if the gradients are independent, the norms.
       square: w' G w, the squared length of that direction.
     """
 
@@ -24,7 +24,7 @@ class EqualCosines(NamedTuple):
 
 
 def equal_cosines(gramian: Array, ratios: Array | None = None) -> EqualCosines:
-    """Solve D^-1 C^+ 1, or D^-1 C^+ r where the cosines are to be in the ratios r.
+    """Solve D^-1 C^+ 1, or D^-1 C^+ r if the cosines should have the ratios r.
 
     Args:
       gramian: (T, T) inner products; zero rows for gradients that take no part.
@@ -39,11 +39,11 @@ def equal_cosines(gramian: Array, ratios: Array | None = None) -> EqualCosines:
     cosines = scaled * per_length[:, None] * per_length[None, :]
     wanted = jnp.sign(length) if ratios is None else jnp.sign(length) * ratios
     x = pseudo_solve(cosines, wanted)
-    # Gradients that cancel have no such direction, and what is left of one is rounding.
+    # Gradients that cancel have no such direction; what remains is rounding error.
     few_roundings = 8 * len(wanted) * jnp.finfo(x.dtype).eps
     x = jnp.where(wanted @ x > few_roundings * (wanted @ wanted), x, 0)
-    # C x is a sum of large numbers that cancel: a difference from what was wanted that its rounding
-    # explains is none. And x' C x is x' r also where C is singular.
+    # C x is a sum of large numbers that cancel: a difference from the target within its rounding
+    # error counts as none. And x' C x is x' r also if C is singular.
     reached = cosines @ x
     is_reached = jnp.abs(reached - wanted) <= few_roundings * (jnp.abs(cosines) @ jnp.abs(x))
     reached = jnp.where(is_reached, wanted, reached)

@@ -10,14 +10,14 @@ from jaxmtl.solvers.simplex import simplex
 
 
 def present_shares(weights: Array, active: Array) -> Array:
-    """The weights of the tasks present, as shares of their sum; equal where that is zero."""
+    """The weights of the tasks present, as shares of their sum; equal if the sum is zero."""
     kept = jnp.where(active, weights, 0)
     total = jnp.sum(kept)
     return jnp.where(total > 0, kept * reciprocal(total), equal_shares(active, weights.dtype))
 
 
 def settle(point: Array, weights: Array, active: Array) -> tuple[Array, Array]:
-    """Project the shares of the tasks present on the simplex, wherever a step has taken them.
+    """Project the shares of the tasks present on the simplex after a step.
 
     Args:
       point: (T,) shares after the step.
@@ -28,7 +28,7 @@ def settle(point: Array, weights: Array, active: Array) -> tuple[Array, Array]:
       The new shares, and the new weights, in which absent tasks keep theirs.
     """
     shares = simplex(point, active)
-    # Never quite nothing, or the shares of these tasks would be forgotten.
+    # Not exactly zero, or the shares of these tasks among themselves would be lost.
     least = len(weights) * jnp.finfo(weights.dtype).eps
     total = jnp.maximum(1 - jnp.sum(jnp.where(active, 0, weights)), least)
     return shares, jnp.where(active, shares * total, weights)
@@ -42,7 +42,7 @@ def step_to_min_norm(
     Args:
       weights: (T,) weights so far, of sum one.
       given: the tasks present, and the Gramian G, which sets the unit.
-      products: (T, T) inner products M, G itself or those of further batches.
+      products: (T, T) inner products M: G itself, or the inner products of further batches.
       step_size: the step.
       rho: regularisation towards equal weights.
 

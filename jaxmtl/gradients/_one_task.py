@@ -1,4 +1,4 @@
-"""One task that a method treats unlike the others: a reference, or the main task."""
+"""One task that a method treats differently from the others: a reference, or the main task."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,12 +15,12 @@ from jaxmtl.balancing._base import Given
 
 
 class OneTask(NamedTuple):
-    """Where one task stands among the others, and what it tells of them.
+    """The place of one task among the others.
 
     Attributes:
       place: ``Given -> (T,) bool``, true at that task.
-      names: the tasks' names, where it was given by one bool for each.
-      named: what a ``Weighting`` says of an argument that is a name.
+      names: the tasks' names, if the task was given by one bool for each.
+      named: the entry for ``Weighting.named`` if the task was given by name.
     """
 
     place: Callable[[Given], Array]
@@ -32,7 +32,7 @@ def read_one_task(argument: str, value: int | str | TaskVector, num_tasks: int) 
     """Read the name of a task, its index, or one bool for each task, of which one is true.
 
     Raises:
-      ValueError: where it is none of these.
+      ValueError: if it is none of these.
     """
     if isinstance(value, str):
         named = ((argument, str(value)),)

@@ -1,4 +1,4 @@
-"""Weights that bring a size of every task to a common one, averaged over the steps."""
+"""Weights that scale every task to a common size, averaged over the steps."""
 
 import jax.numpy as jnp
 
@@ -28,7 +28,7 @@ def average_shares(
     if reference is not None:
         moving &= ~reference
     common = jnp.sum(jnp.where(aimed_at, sizes, 0)) / count_present(aimed_at, sizes.dtype)
-    # A size of zero measures nothing.
+    # A size of zero gives no weight.
     usable = moving & (sizes > 0) & (common > 0)
     new = common / jnp.where(usable, sizes, 1)
     share = jnp.asarray(decay, weights.dtype)

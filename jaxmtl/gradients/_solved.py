@@ -1,4 +1,4 @@
-"""What the methods share that solve for their weights."""
+"""Shared code of the methods that solve a problem for their weights."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from jaxmtl.balancing._base import Balancer, Given, Weighting
 
 
 class SolvedState(NamedTuple):
-    """How well the last step's problem was solved.
+    """The accuracy of the last step's solution.
 
     Attributes:
-      residual: what is left of the problem's conditions, 0 where they hold; the solver's docstring
+      residual: the violation of the problem's conditions, 0 if they hold; the solver's docstring
         says in which units.
       iterations: the solver's iterations.
     """

@@ -10,7 +10,7 @@ from jaxmtl.balancing._gram import rows, solve_dtype
 
 
 class Tracked(NamedTuple):
-    """A running average of each task's gradient, and how many steps are in it.
+    """A running average of each task's gradient, and the number of steps in it.
 
     Attributes:
       average: leaves of shape (T, *leaf.shape), in float32 or better.
@@ -22,7 +22,7 @@ class Tracked(NamedTuple):
 
 
 def init_tracked(params: PyTree, num_tasks: int) -> Tracked:
-    """Start with nothing seen."""
+    """Start with empty averages."""
     return Tracked(stacked_zeros(params, num_tasks), jnp.zeros(num_tasks, jnp.int32))
 
 
@@ -37,7 +37,7 @@ def stacked_zeros(params: PyTree, num_tasks: int) -> PyTree:
 
 
 def track(tracked: Tracked, grads: PyTree, active: Array, decay: Any) -> Tracked:
-    """y_i <- decay y_i + (1 - decay) g_i for the tasks present; the first gradient is taken whole.
+    """y_i <- decay y_i + (1 - decay) g_i for the tasks present; y_i starts at the first gradient.
 
     Args:
       tracked: the averages so far.

@@ -1,4 +1,4 @@
-"""Aligned-MTL: gradients made orthogonal and equally long, with the least change."""
+"""Aligned-MTL: gradients made orthogonal and equally long with the smallest change."""
 
 import jax.numpy as jnp
 
@@ -18,32 +18,33 @@ from jaxmtl.solvers.scaling import reciprocal
 def aligned_mtl(
     preference: TaskVector | None = None, *, scale: str = "min", num_tasks: int | None = None
 ) -> Balancer:
-    """Replace the gradients by the nearest orthogonal ones of a common length, and sum.
+    """Replace the gradients by the nearest orthogonal gradients of a common length, and sum them.
 
     With G = V diag(lambda) V', cut to its rank, d = J'w and w = s V diag(lambda)^(-1/2) V' p. The
-    system of gradients then has the condition number one.
+    replaced gradients, as a linear system, have condition number one.
 
     Args:
       preference: (T,) array or tree of scalars p >= 0, not all 0; 1/T each if None (over the tasks
         present).
-      scale: the common length s: the root of the smallest ("min"), of the median ("median") or of
-        the mean ("rmse") eigenvalue that is not zero; of an even number the lower median, as in the
-        authors' code.
-      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+      scale: the common length s: the square root of the smallest ("min"), the median ("median") or
+        the mean ("rmse") nonzero eigenvalue; of an even number of eigenvalues the lower median, as
+        in the authors' code.
+      num_tasks: T; needed to keep the task weights in the state, unless ``preference`` gives it.
 
     Returns:
       A balancer that reads the Gramian. Scale: with "min" and p = 1/T, g on T identical gradients
       g. Degree 1. Weights may be negative, and the update may conflict with a task. Tasks with a
-      gradient of zero take no part; with "min" one that is rounding makes the update as short, and
-      ``skip_rounding`` leaves it out. The state keeps the solver's ``residual`` and ``iterations``.
+      gradient of zero take no part. With "min", a gradient that is only rounding error makes the
+      update as short as itself; ``skip_rounding`` leaves it out. The state keeps the solver's
+      ``residual`` and ``iterations``.
 
-    Deviations from the paper: the eigenvalues come from Jacobi rotations, since others lose the
-    small ones where gradients differ much in length; the rank is cut where an eigenvalue is no
-    larger than its own rounding error.
+    Deviations from the paper: the eigenvalues are computed by Jacobi rotations, since other methods
+    lose the small ones if the gradients differ much in length; the rank is cut at eigenvalues no
+    larger than their own rounding error.
 
     Raises:
-      ValueError: for an unknown ``scale``; where a preference is below zero or none is above it, or
-        their number is not that of the tasks.
+      ValueError: for an unknown ``scale``; if a preference is below zero or none is above zero, or
+        their number is not the number of tasks.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -82,6 +83,6 @@ def aligned_mtl(
 
 
 def _median(values: Array, kept: Array) -> Array:
-    """The lower of the two in the middle, where there are two."""
+    """The median; of an even number, the lower of the two in the middle."""
     ordered = jnp.sort(jnp.where(kept, values, jnp.inf))
     return ordered[jnp.maximum((jnp.sum(kept) - 1) // 2, 0)]

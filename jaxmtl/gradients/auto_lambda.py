@@ -1,4 +1,4 @@
-"""Auto-Lambda: auxiliary weights that follow what helps the main task on another batch."""
+"""Auto-Lambda: weights of auxiliary tasks, learned from their effect on the main task."""
 
 from typing import NamedTuple
 
@@ -27,34 +27,34 @@ def auto_lambda(
     """Learn the weights of auxiliary tasks from how much they lower the main loss.
 
     A step along -sum_i w_i g_i changes the main loss of another batch, to first order, by
-    -sum_i w_i <h_main, g_i>, with h_main its gradient there. The weights descend that,
+    -sum_i w_i <h_main, g_i>, with h_main its gradient there. The weights descend this change,
     w_i <- max(0, w_i + step_size <h_main, g_i>), and the main task has weight one. The gradients of
-    two further batches, independent of each other and of the step's own, come as an argument:
-    ``update(grads, state, params, independent_grads=(grads_1, grads_2))``; g_i is of the first and
-    h_main of the second.
+    two further batches, independent of each other and of the step's own batch, are an argument:
+    ``update(grads, state, params, independent_grads=(grads_1, grads_2))``; g_i is from the first
+    batch and h_main from the second.
 
     Args:
       num_tasks: T.
-      main: the name of the main task (the losses are then passed to ``update``, by name), its
+      main: the name of the main task (the losses are then passed to ``update`` by name), its
         index, or one bool for each task, of which one is true.
-      step_size: of the weights, per step: a gradient as long as they are on average, in the
-        direction of the main one, gains so much.
-      initial: what the auxiliary weights start from.
+      step_size: the change of a weight in one step for an auxiliary gradient of average length in
+        the direction of the main gradient.
+      initial: the initial value of the auxiliary weights.
 
     Returns:
-      A balancer that reads the Gramian of the further batches, and for its size that of the first.
-      Scale: (1 + (T - 1) initial) g on T identical gradients g, at the first step. Degree 1.
-        Weights
-      of a step are those before their update. Absent tasks keep their weights, and all do where the
-      main one is absent. A gradient that is rounding moves its weight by nothing.
+      A balancer that reads the Gramian of the further batches, and the Gramian of the first batch
+      for its size. Scale: (1 + (T - 1) initial) g on T identical gradients g, at the first step.
+      Degree 1. Weights of a step are those before their update. Absent tasks keep their weights,
+      and all tasks do if the main one is absent. A gradient that is only rounding error does not
+      change its weight.
 
-    Deviations from the paper: the first-order form, without the second derivatives that the look
-    ahead has; <h_main, g_i> is taken in units of the mean of ||g_j||^2, so that the step size means
-    the same for gradients of any size; weights are kept at or above zero.
+    Deviations from the paper: the form is first-order, without the second derivatives of the
+    paper's look-ahead; <h_main, g_i> is measured in units of the mean of ||g_j||^2, so that the
+    step size means the same for gradients of any size; weights are kept at or above zero.
 
     Raises:
-      ValueError: where ``main`` is not one of T tasks, ``step_size`` or ``initial`` is below 0; at
-        update, where ``independent_grads`` are missing or do not fit, or the losses do not bear the
+      ValueError: if ``main`` is not one of T tasks, or ``step_size`` or ``initial`` is below 0; at
+        update, if ``independent_grads`` are missing or do not fit, or the losses do not have the
         name.
 
     Examples:

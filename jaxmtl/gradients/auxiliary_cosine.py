@@ -1,4 +1,4 @@
-"""Auxiliary tasks count where their gradients agree with the main one."""
+"""Auxiliary tasks that count only if their gradients agree with the main gradient."""
 
 import jax.numpy as jnp
 
@@ -15,25 +15,26 @@ from jaxmtl.solvers.scaling import reciprocal
 def auxiliary_cosine(
     num_tasks: int, main: int | str | TaskVector, *, weighted: bool = False
 ) -> Balancer:
-    """Use an auxiliary gradient only where it does not conflict with the main one.
+    """Use an auxiliary gradient only if it does not conflict with the main gradient.
 
-    With c_i the cosine between g_i and g_main: w_i = 1 where c_i > 0, else 0; or max(0, c_i) where
+    With c_i the cosine between g_i and g_main: w_i = 1 if c_i > 0, else 0; or max(0, c_i) with
     ``weighted``. The main task has weight one.
 
     Args:
       num_tasks: T.
       main: the name of the main task, such as "segmentation" (the losses are then passed to
-        ``update``, by name), its index, or one bool for each task, of which one is true.
-      weighted: whether an auxiliary task counts by the cosine, rather than whole.
+        ``update`` by name), its index, or one bool for each task, of which one is true.
+      weighted: whether the weight of an auxiliary task is its cosine instead of one.
 
     Returns:
       A balancer that reads the Gramian. Scale: T g on T identical gradients g. Degree 1. The update
       does not conflict with the main task, <g_main, d> >= ||g_main||^2; the auxiliary tasks may
-      conflict among themselves. A gradient of zero, or of the main task where it is absent, agrees
-      with none. One that is rounding counts by the direction of its rounding, by at most one.
+      conflict with each other. A gradient of zero has cosine zero with all others, and so has the
+      gradient of an absent main task. A gradient that is only rounding error counts by the
+      direction of this error, with a weight of at most one.
 
     Raises:
-      ValueError: where ``main`` is not one of T tasks; at update, where the losses do not bear the
+      ValueError: if ``main`` is not one of T tasks; at update, if the losses do not have the
         name.
 
     Examples:

@@ -11,26 +11,27 @@ from jaxmtl.solvers.worst_case import worst_case
 
 @described
 def cagrad(c: float = 0.5, *, rescale: str = "none", num_tasks: int | None = None) -> Balancer:
-    """Maximise the least progress of a task within a ball around the mean gradient.
+    """Maximise the smallest progress of any task within a ball around the mean gradient.
 
     max_d min_i <g_i, d> with ||d - g_0|| <= c ||g_0||, g_0 the mean; that is
     d = g_0 + c ||g_0|| g_w/||g_w|| with w the minimiser of <g_w, g_0> + c ||g_0|| ||g_w|| on the
     simplex.
 
     Args:
-      c: the radius; 0 gives the mean, from 1 on no task conflicts with the update.
-      rescale: what the update is divided by: "none", "1+c" or "1+c^2".
-      num_tasks: T, if the state is to keep the task weights.
+      c: the radius; 0 gives the mean, and with c >= 1 the update conflicts with no task.
+      rescale: the divisor of the update: "none", "1+c" or "1+c^2".
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads the Gramian. Scale: (1+c) g on T identical gradients g, before
-      rescaling. Degree 1. Tasks with a gradient of zero count in the mean and not in the least
+      rescaling. Degree 1. Tasks with a gradient of zero count in the mean but not in the smallest
       progress. The state keeps the solver's ``residual`` and ``iterations``.
 
-    Deviations from the paper: the exact solution by an active set, in place of a general solver or
-    of gradient steps. Where gradients cancel, so that no direction serves all, and the least
-    progress can be zero, many d have it, and this is the one nearest to the mean: at c >= 1 the
-    mean's projection on what no task objects to, which is zero where all gradients cancel.
+    Deviations from the paper: an active-set method finds the exact solution, in place of a general
+    solver or of gradient steps. If gradients cancel, so that no direction serves all tasks and the
+    best smallest progress is zero, many d reach it; this method returns the one nearest to the
+    mean. At c >= 1 this is the mean's projection on the dual cone, which is zero if all gradients
+    cancel.
 
     Raises:
       ValueError: for c < 0 or an unknown ``rescale``.

@@ -1,4 +1,4 @@
-"""ConFIG: the conflict-free direction, as long as the gradients reach along it."""
+"""ConFIG: the conflict-free direction, with the length of the gradients' projections on it."""
 
 import jax.numpy as jnp
 
@@ -22,30 +22,31 @@ def conflict_free(
     length: str = "projection",
     num_tasks: int | None = None,
 ) -> Balancer:
-    """Follow the direction with equal cosines to all gradients, as far as they reach along it.
+    """Follow the direction with equal cosines to all gradients, scaled by the projections.
 
-    u ~ J' D^-1 C^+ p of length one, with norms D and cosines C: its cosines with the gradients are
-    in the ratios p. d = (sum_i n_i cos(g_i, u)) u, with n_i = ||g_i|| or a norm common to all.
+    u ~ J' D^-1 C^+ p of length one, with norms D and cosines C: its cosines with the gradients have
+    the ratios p. d = (sum_i n_i cos(g_i, u)) u, with n_i = ||g_i|| or a common norm for all.
 
     Args:
       preference: (T,) array or tree of scalars p >= 0, not all 0; equal if None.
-      length: what n_i is: the task's own norm ("projection", so that d is the sum of the
-        gradients' projections on u), or the smallest norm ("min"), the largest ("max"), or their
-        "arithmetic", "geometric" or "harmonic" mean, so that no single gradient sets the pace.
-      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+      length: the choice of n_i: the task's own norm ("projection", so that d is the sum of the
+        gradients' projections on u), or for all tasks the smallest norm ("min"), the largest
+        ("max"), or their "arithmetic", "geometric" or "harmonic" mean, so that no single gradient
+        determines the length.
+      num_tasks: T; needed to keep the task weights in the state, unless ``preference`` gives it.
 
     Returns:
       A balancer that reads the Gramian. Scale: T g on T identical gradients g. Degree 1. With
-      independent gradients it conflicts with no task. Of dependent ones, in float32, expect errors
-      of 2e-6 in units of sum_i |w_i| ||g_i||, 3e-5 at worst (conditions up to 10^3 within their
-      rank): the Gramian squares the condition, and where the terms cancel in d, its relative error
-      is larger by as much. Tasks with a gradient of zero take no part;
-      one that is rounding has as much say in the direction as any other, unless ``skip_rounding``
+      independent gradients it conflicts with no task. With dependent gradients, in float32, expect
+      errors of 2e-6 in units of sum_i |w_i| ||g_i||, 3e-5 at worst (conditions up to 10^3 within
+      their rank): the Gramian squares the condition, and if the terms cancel in d, its relative
+      error is larger by as much. Tasks with a gradient of zero take no part. A gradient that is
+      only rounding error influences the direction as much as any other, unless ``skip_rounding``
       leaves it out.
 
     Raises:
-      ValueError: for an unknown ``length``; where a preference is below zero or none is above it,
-        or their number is not that of the tasks.
+      ValueError: for an unknown ``length``; if a preference is below zero or none is above zero,
+        or their number is not the number of tasks.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -76,7 +77,7 @@ def conflict_free(
 
 
 def _common(norms: Array, kind: str) -> Array:
-    """One norm for all tasks whose gradient is not zero."""
+    """One norm for all tasks with a nonzero gradient."""
     kept = norms > 0
     count = count_present(kept, norms.dtype)
     if kind == "min":

@@ -1,4 +1,4 @@
-"""DB-MTL: logarithms of the losses, and gradients as long as the longest."""
+"""DB-MTL: logarithms of the losses, and gradients scaled to the largest norm."""
 
 from typing import Any
 
@@ -26,32 +26,32 @@ def db_mtl(
     decay_power: float = 0.5,
     lower_bounds: TaskVector | None = None,
 ) -> Balancer:
-    """Balance the losses by their logarithms and the gradients by the longest norm.
+    """Balance the losses by their logarithms and the gradients by the largest norm.
 
     d = max_j ||h_j|| sum_i h_i / ||h_i||, with h_i <- b h_i + (1 - b) g_i / L_i, the tracked
     gradient of log L_i, and b = decay / k^decay_power at the k-th step.
 
     Args:
       num_tasks: T.
-      decay: the share of the old average; 0 takes each step by itself.
-      decay_power: how fast that share shrinks; 0 keeps it.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts by its distance.
+      decay: the share of the old average; 0 uses each step's gradient alone.
+      decay_power: how fast that share shrinks; 0 keeps it constant.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts with its distance from it.
 
     Returns:
       A balancer that reads the losses and the Gramian. Scale: T g on T identical gradients g of
       losses of one. Degree 1 in the gradients, -1 in the losses. It keeps T times the parameters in
       float32; weights combine the averages, not this step's gradients. A loss or gradient of zero
-      takes no part in the step, and moves no average; one that is rounding is made as long as the
-      longest, unless ``skip_rounding`` leaves it out. The update grows as losses shrink, so let a
-      normalising optimizer follow.
+      takes no part in the step, and does not change its average. A gradient that is only rounding
+      error is scaled to the largest norm too, unless ``skip_rounding`` leaves it out. The update
+      grows as losses shrink, so put a normalising optimizer after it.
 
     Deviations from the paper: averages start at the first gradient, not at zero; no constants are
     added to losses and norms. The paper searches over decay and a power of 0 or 1/2.
 
     Raises:
-      ValueError: for a ``decay`` outside [0, 1) or ``decay_power`` below 0; at update, where
+      ValueError: for a ``decay`` outside [0, 1) or ``decay_power`` below 0; at update, if
         ``losses`` are missing.
 
     Examples:
@@ -78,7 +78,7 @@ def db_mtl(
         takes_part = given.active & ~rows_where(lambda leaf: leaf == 0, logs)
         share: Any = decay / (tracked.seen + 1).astype(dtype) ** decay_power
         tracked = track(tracked, logs, takes_part, share)
-        # An average that only fades would be brought back to full length.
+        # Without a new gradient, an average that only fades would be scaled back to full length.
         present = jax.tree.map(lambda leaf: only_active(takes_part, leaf), tracked.average)
         return present, present, tracked
 

@@ -1,4 +1,4 @@
-"""DualProj: the mean gradient, projected on what no task objects to."""
+"""DualProj: the mean gradient, projected on the dual cone of all gradients."""
 
 from jaxmtl._typing import Array, TaskVector
 from jaxmtl.balancing._base import Balancer, Given
@@ -13,22 +13,22 @@ def dualproj(preference: TaskVector | None = None, *, num_tasks: int | None = No
     """Project the weighted mean gradient on the dual cone of all gradients.
 
     d = project(sum_i p_i g_i), the nearest point of {d : <g_j, d> >= 0 for all j}; in weights,
-    w = argmin v'Gv over v >= p. GEM has p = (1, 0, ..., 0): the gradient at hand, projected on what
-    the tasks remembered allow.
+    w = argmin v'Gv over v >= p. GEM has p = (1, 0, ..., 0): the current task's gradient, projected
+    so that it conflicts with no remembered task.
 
     Args:
       preference: (T,) array or tree of scalars p >= 0, not all 0; 1/T each if None (over the tasks
         present).
-      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+      num_tasks: T; needed to keep the task weights in the state, unless ``preference`` gives it.
 
     Returns:
       A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. It conflicts
-      with no task, and is the mean where the mean does not. The state keeps the solver's
-      ``residual`` and ``iterations``.
+      with no task, and equals the mean if the mean conflicts with none. The state keeps the
+      solver's ``residual`` and ``iterations``.
 
     Raises:
-      ValueError: where a preference is below zero or none is above it, or their number is not that
-        of the tasks.
+      ValueError: if a preference is below zero or none is above zero, or their number is not the
+        number of tasks.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -1,4 +1,4 @@
-"""EPO: to the point of the Pareto front where the preferred losses are equal."""
+"""EPO: descend to the point of the Pareto front at which the preferred losses are equal."""
 
 import jax.numpy as jnp
 
@@ -24,48 +24,48 @@ def epo(
     lower_bounds: TaskVector | None = None,
     num_tasks: int | None = None,
 ) -> Balancer:
-    """Search the Pareto-optimal point at which p_1 L_1 = ... = p_T L_T.
+    """Search for the Pareto-optimal point at which p_1 L_1 = ... = p_T L_T.
 
-    With the shares s_i = p_i L_i / sum_j p_j L_j, their non-uniformity is mu = sum_i s_i log(T s_i)
-    and a_i = p_i (log(T s_i) - mu) points along its gradient in the losses. The weights are convex
-    and solve a linear programme in the Gramian G. Off the ray, mu > tolerance, they reduce mu as
-    fast as they can:
+    With the shares s_i = p_i L_i / sum_j p_j L_j, their non-uniformity is
+    mu = sum_i s_i log(T s_i), and a_i = p_i (log(T s_i) - mu) points along its gradient in the
+    losses. The weights are convex and solve a linear programme in the Gramian G. Off the ray,
+    mu > tolerance, they reduce mu as fast as they can:
 
-    max_w <w, G a>, with (G w)_j >= 0 for the largest p_j L_j (it never rises), and
-    (G w)_j >= (G a)_j for every other j with (G a)_j <= 0: a loss may rise where that is what the
-    balance asks for, and no faster. Where (G a)_j > 0 for no task, G w >= 0 for all.
+    max_w <w, G a>, with (G w)_j >= 0 for the largest p_j L_j (which never rises), and
+    (G w)_j >= (G a)_j for every other j with (G a)_j <= 0: a loss may rise if the balance requires
+    it, and no faster. If (G a)_j > 0 for no task, G w >= 0 for all.
 
-    On the ray all losses fall, as fast as their sum can: max_w sum_i (G w)_i with G w >= 0.
+    On the ray all losses fall, their sum as fast as possible: max_w sum_i (G w)_i with G w >= 0.
 
     Args:
       preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
-        present). The larger p_i, the smaller L_i is to be: the losses that are aimed at are
-        proportional to 1/p_i, as with ``tchebycheff`` (and unlike ``pbi``, which aims at losses
-        proportional to p). It may be traced, and is then not checked: a front is one ``jax.vmap``
-        over preferences.
-      tolerance: the mu up to which the losses count as on the ray. Products p_i L_i that deviate by
-        a share e from their mean have a mu of about e^2 / 2.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts as zero.
-      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+        present). The larger p_i, the smaller L_i becomes: the method aims at losses proportional
+        to 1/p_i, as with ``tchebycheff`` (and unlike ``pbi``, which aims at losses proportional to
+        p). It may be traced, and is then not checked: one ``jax.vmap`` over preferences trains a
+        whole front.
+      tolerance: the largest mu at which the losses count as on the ray. Products p_i L_i that
+        deviate by a share e from their mean have a mu of about e^2 / 2.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts as zero.
+      num_tasks: T; needed to keep the task weights in the state, unless ``preference`` gives it.
 
     Returns:
-      A balancer that reads the losses, which are to be above their bounds, and the Gramian. Scale:
+      A balancer that reads the losses, which should be above their bounds, and the Gramian. Scale:
       g on T identical gradients g. Degree 1 in the gradients, 0 in the losses and in the
-      preference. The weights lie in a corner of what is allowed, so they jump from step to step:
+      preference. The weights are at a corner of the feasible set, so they jump from step to step:
       take small steps. The state keeps the solver's ``residual`` and its ``iterations`` (pivots).
 
     Deviations from the paper: the preference is divided by its sum, since a larger one would permit
-    a faster rise. On the ray nothing more is asked than that no loss rises, as in the paper; the
-    authors' code can also keep mu from growing there. The programme is solved to a corner in place
-    of a general solver. Of equally good corners it takes one by the order of the tasks: two tasks
-    on the ray whose gradients are of exactly the same length, say. A loss at its bound or below
+    a faster rise. On the ray the only condition is that no loss rises, as in the paper; the
+    authors' code can also keep mu from growing there. The programme is solved to a corner, in place
+    of a general solver. Among equally good corners the order of the tasks decides, for example for
+    two tasks on the ray whose gradients have exactly the same length. A loss at or below its bound
     counts as the smallest share, eps.
 
     Raises:
-      ValueError: where a preference is not above zero, the tolerance below it, or the number of
-        values is not that of the tasks; at update, where ``losses`` are missing.
+      ValueError: if a preference is not above zero, the tolerance is below zero, or the number of
+        values is not the number of tasks; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -88,7 +88,7 @@ def epo(
     def update(given: Given, state: SolvedState) -> tuple[Array, SolvedState]:
         active, gramian = given.active, given.gramian
         losses = excess(given.losses, bounds)
-        # The programme has no unit. A power of two takes the size away without rounding.
+        # The programme has no unit. A power of two removes the size without rounding.
         scale = reciprocal_length(jnp.max(jnp.diagonal(gramian)))
         gramian = gramian * scale * scale
         ray = preferences(wanted, given)
@@ -120,7 +120,7 @@ def epo(
 def _adjust(ray: Array, losses: Array, active: Array) -> tuple[Array, Array]:
     """The non-uniformity mu of the preferred losses, and the adjustment a."""
     eps = jnp.finfo(losses.dtype).eps
-    # At size one: products of small losses vanish, and sums of large ones are infinite.
+    # Scale to size one: products of small losses would underflow, sums of large ones overflow.
     values = ray * losses * reciprocal(jnp.max(jnp.where(active, losses, 0)))
     values = jnp.where(active, jnp.maximum(values, 0), 0)
     count = count_present(active, values.dtype)

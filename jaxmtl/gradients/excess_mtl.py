@@ -27,22 +27,23 @@ class ExcessState(NamedTuple):
 
 @described
 def excess_mtl(num_tasks: int, *, step_size: float = 0.01) -> Balancer:
-    """Raise the weights of the tasks with much excess risk, estimated from the gradients.
+    """Raise the weights of tasks with much excess risk, estimated from the gradients.
 
     S_i <- S_i + g_i^2 (each entry),  E_i = sum g_i^2 / sqrt(S_i),  w_i <- w_i exp(step_size E_i /
-    E_i^0), and shares of their sum, with E_i^0 the first E_i. E_i estimates how far the loss is
-    above what the task could reach, by a Newton step with an Adagrad's curvature; noise that no
-    model can fit does not count, as it does in methods that look at the loss.
+    E_i^0), divided by their sum, with E_i^0 the first E_i. E_i estimates how far the loss is above
+    the task's optimum, by a Newton step with Adagrad's curvature. Noise that no model can fit does
+    not count, while it does in methods that read the loss.
 
     Args:
       num_tasks: T.
-      step_size: how fast the weights move.
+      step_size: how fast the weights change.
 
     Returns:
-      A balancer that reads the Gramian, of the gradients over S^(1/4). Scale: g on T identical
-      gradients g. Degree 1. It keeps T times the parameters in float32. Absent tasks keep what
-      they have, and have no weight in the step. An excess of zero, or of rounding beside the
-      largest (8 eps), is no first one: the task's weight begins to move with the next.
+      A balancer that reads the Gramian of the gradients divided by S^(1/4). Scale: g on T identical
+      gradients g. Degree 1. It keeps T times the parameters in float32. Absent tasks keep their
+      state, and have no weight in the step. An excess that is zero, or rounding error compared with
+      the largest (8 eps), does not count as the first: the task's weight begins to change with the
+      next.
 
     Deviations from the paper: no constant is added to S.
 
@@ -97,11 +98,11 @@ def _raise(
     logits: Array, first: Array, excess: Array, active: Array, step_size: Array
 ) -> tuple[Array, Array, Array]:
     """The weights of a step, and the new logits and first excesses."""
-    # A first excess of rounding would be outgrown a million times: all weight for that task.
+    # Later excesses could be a million times a first excess of rounding error: all weight to it.
     measured = active & ~is_rounding(excess, active, ROUNDINGS)
     first = jnp.where(first > 0, first, jnp.where(measured, excess, 0))
     raised = logits + step_size * excess * reciprocal(first)
-    # The tasks present keep their total, so that absent ones do not lose by standing still.
+    # The tasks present keep their total, so that absent tasks do not lose their share.
     total = jax.nn.logsumexp(raised, where=active)
     before = jax.nn.logsumexp(logits, where=active)
     change = jnp.where(jnp.any(active), before - total, 0)

@@ -12,23 +12,24 @@ from jaxmtl.solvers.barrier import barrier
 def fairgrad(alpha: float, *, num_tasks: int | None = None) -> Balancer:
     """Share the progress alpha-fairly: G w = w^(-1/alpha) with w > 0.
 
-    Maximises sum_i u_i^(1-alpha)/(1-alpha) of the utilities u_i = <g_i, d> over the directions of a
-    ball; alpha = 1 is Nash-MTL, large alpha approaches the largest least utility.
+    Maximises sum_i u_i^(1-alpha)/(1-alpha) of the utilities u_i = <g_i, d> over the directions in a
+    ball; alpha = 1 is Nash-MTL, and a large alpha approaches the largest smallest utility.
 
     Args:
-      alpha: from 0.1 to 10; not checked where it is traced.
-      num_tasks: T, if the state is to keep the task weights.
+      alpha: from 0.1 to 10; not checked if it is traced.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads the Gramian. Scale: ||d|| = T^(1/(1+alpha)) on T identical unit
       gradients. Degree (1-alpha)/(1+alpha). It conflicts with no task. Tasks with a gradient of
-      zero take no part; ``skip_rounding`` leaves out those of rounding too. The state keeps the
-      solver's ``residual`` (largest relative violation of the equation) and its ``iterations``.
-      Over stacks whose lengths span 10^3, of any rank, a float32 update is right to 2e-4 at alpha =
-      0.1, and to 2e-5 from 0.2 on; beyond 0.1 and 10 the powers leave float32's range.
+      zero take no part; ``skip_rounding`` also leaves out gradients of rounding error. The state
+      keeps the solver's ``residual`` (largest relative violation of the equation) and its
+      ``iterations``. Over stacks whose lengths span 10^3, of any rank, a float32 update is right to
+      2e-4 at alpha = 0.1, and to 2e-5 from 0.2 on; outside 0.1 to 10 the powers leave float32's
+      range.
 
     Raises:
-      ValueError: where alpha is not from 0.1 to 10.
+      ValueError: if alpha is not from 0.1 to 10.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -19,7 +19,7 @@ from jaxmtl.solvers.scaling import reciprocal
 
 
 class GradNormState(NamedTuple):
-    """The (T,) weights of the next step, their optimizer's state, and the losses at the start."""
+    """The (T,) weights of the next step, their optimizer's state, and the initial losses."""
 
     weights: Array
     learner: Learner
@@ -37,28 +37,28 @@ def gradnorm(
 ) -> Balancer:
     """Learn weights that bring the weighted gradients to a common norm, corrected for speed.
 
-    With n_i = ||g_i||, r_i = (L_i/L_i(0)) / mean_j(L_j/L_j(0)) and N = mean_j(w_j n_j), one step of
-    an optimizer on the weights down
+    With n_i = ||g_i||, r_i = (L_i/L_i(0)) / mean_j(L_j/L_j(0)) and N = mean_j(w_j n_j), one
+    optimizer step on the weights descends
       L_grad(w) = sum_i |w_i n_i - sg(N r_i^alpha)|,
       dL_grad/dw_i = sign(w_i n_i - N r_i^alpha) n_i,
     and then w <- T w / sum_i w_i. The derivative is this closed form: no gradient is differentiated
-    a second time. At rest all w_i n_i / r_i^alpha are equal, for alpha = 0 and 1; for others all
-    but one, which takes up what mean_i(r_i^alpha) differs from one.
+    a second time. At equilibrium all w_i n_i / r_i^alpha are equal, for alpha = 0 and 1; for other
+    alpha all but one, which makes up for the difference of mean_i(r_i^alpha) from one.
 
-    The paper takes the norms over the last shared layer and applies the weights everywhere:
+    The paper measures the norms at the last shared layer and applies the weights everywhere:
     ``on_shared(gradnorm(T), last_layer, heads="weighted")``.
 
     Args:
       num_tasks: T.
-      alpha: how strongly tasks that lag behind are pulled; 0 asks for equal norms. The paper: 1.5
-        where tasks differ much, 0.12 in its toy example.
+      alpha: how strongly tasks that train slowly are favoured; 0 gives equal norms. The paper uses
+        1.5 if tasks differ much, and 0.12 in its toy example.
       optimizer: any optax optimizer for the weights, run separately for each task; by default
         ``optax.adam(0.025)``.
-      initial_losses: (T,) array or tree of scalars, L_i(0) where theory tells it; the first loss
-        seen of each task if None.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts as zero.
+      initial_losses: (T,) array or tree of scalars, L_i(0) if theory gives it; if None, the first
+        loss of each task.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts as zero.
 
     Returns:
       A balancer that reads the losses and the Gramian. Scale: T g on T identical gradients g, since
@@ -66,13 +66,13 @@ def gradnorm(
       the paper's algorithm.
 
     Deviations from the paper: the derivative is divided by N, so that learning rate and epsilon of
-    the optimizer mean the same for gradients of any size; weights are kept at or above zero, where
-    a large step would have turned a task into its opposite. Absent tasks keep their weights, and
-    the present ones their sum.
+    the optimizer mean the same for gradients of any size; weights are kept at or above zero, since
+    a large step could make a weight negative. Absent tasks keep their weights, and the sum of the
+    present tasks' weights does not change.
 
     Raises:
-      ValueError: for alpha < 0, or ``initial_losses`` that are not above ``lower_bounds`` and one a
-        task; at update, where ``losses`` are missing.
+      ValueError: for alpha < 0, or ``initial_losses`` that are not one number per task above
+        ``lower_bounds``; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl, optax
@@ -109,7 +109,8 @@ def gradnorm(
         slope = jnp.sign(weights * norms - mean * rates**alpha) * norms * reciprocal(mean)
         moved, learned = learn(weights, state.learner, slope, active, learner)
         positive = jnp.maximum(moved, 0)
-        # Measured from T, not from the present sum, whose rounding would add up over the steps.
+        # From T, not from the sum of the weights, whose rounding errors would add up over the
+        # steps.
         total = num_tasks - jnp.sum(jnp.where(active, 0, weights))
         rescaled = positive * total * reciprocal(jnp.sum(jnp.where(active, positive, 0)))
         value = jnp.where(active & (rescaled.sum() > 0), rescaled, weights)

@@ -1,4 +1,4 @@
-"""GradVac: each gradient turned until it is as similar to the others as they usually are."""
+"""GradVac: each gradient is turned towards the others until their cosine is the usual one."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from jaxmtl.solvers.scaling import reciprocal
 
 
 class GradVacState(NamedTuple):
-    """The (T, T) target cosines, row i those of task i, and the random key of the next step."""
+    """The (T, T) target cosines, row i for task i, and the random key of the next step."""
 
     target_cosines: Array
     key_data: Array
@@ -27,10 +27,10 @@ def gradvac(num_tasks: int, key: Array | int, *, decay: float = 0.99) -> Balance
     """Raise the cosine between gradients to its running average, pair by pair.
 
     For each task i, over the other tasks j in random order, with phi = cos(g_i', g_j) and target
-    t = t_ij: where phi < t,
+    t = t_ij: if phi < t,
       g_i' += ||g_i'|| (t sqrt(1 - phi^2) - phi sqrt(1 - t^2)) / (||g_j|| sqrt(1 - t^2)) g_j,
-    so that the cosine becomes t; always t <- decay t + (1 - decay) phi. The update is the sum of
-    the g_i'. A target of zero is PCGrad; targets start there.
+    so that the cosine becomes t; in every case t <- decay t + (1 - decay) phi. The update is the
+    sum of the g_i'. With a target of zero this is PCGrad; targets start at zero.
 
     Args:
       num_tasks: T.
@@ -39,12 +39,12 @@ def gradvac(num_tasks: int, key: Array | int, *, decay: float = 0.99) -> Balance
 
     Returns:
       A balancer that reads the Gramian. Scale: T g on T identical gradients g. Degree 1. Targets of
-      absent tasks do not move. It may conflict with a task, as PCGrad may. The targets are those of
-      all leaves together, where the paper tries one for each layer. Where many gradients that used
-      to be alike suddenly are not, the turns add up, and the update can be very long: clip it.
+      absent tasks do not change. It may conflict with a task, as PCGrad may. There is one target
+      for all leaves together; the paper tries one for each layer. If many gradients that used to be
+      similar suddenly are not, the turns add up, and the update can be very long: clip it.
 
     Raises:
-      ValueError: for a ``decay`` outside [0, 1), or a ``key`` that is none.
+      ValueError: for a ``decay`` outside [0, 1), or a ``key`` that is not a random key.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -91,7 +91,7 @@ def _turn(
     order: Array,
     targets: Array,
 ) -> tuple[Array, Array]:
-    """Turn gradient i towards the others in an order: its weights, and the new targets."""
+    """Turn gradient i towards the others in the given order: its weights, and the new targets."""
 
     def towards(position: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         c, targets = state
@@ -100,7 +100,7 @@ def _turn(
         length = jnp.sqrt(jnp.maximum(c @ slopes, 0))
         cosine = jnp.clip(slopes[j] * per_length[j] * reciprocal(length), -1, 1)
         target = targets[j]
-        # Two identical gradients: no multiple of one reaches the other's direction.
+        # Two identical gradients: no multiple of one can reach the other's direction.
         sine = jnp.sqrt(jnp.maximum(1 - target**2, jnp.finfo(c.dtype).eps))
         needed = target * jnp.sqrt(1 - cosine**2) - cosine * sine
         counts = (j != i) & met[i] & met[j]

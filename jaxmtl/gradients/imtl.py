@@ -1,4 +1,4 @@
-"""IMTL: losses brought to one by learned weights, then gradients with equal projections."""
+"""IMTL: learned weights bring the losses to one, then gradients get equal projections."""
 
 import jax.numpy as jnp
 import optax
@@ -19,32 +19,32 @@ def imtl(
     optimizer: optax.GradientTransformation | None = None,
     lower_bounds: TaskVector | None = None,
 ) -> Balancer:
-    """Apply IMTL-G to losses that IMTL-L has brought to one.
+    """Apply IMTL-G to losses that IMTL-L has scaled to one.
 
     IMTL-L learns e_i = exp(s_i) with e_i L_i -> 1; with norms D and cosines C of the raw gradients,
-    w ~ D^-1 C^+ 1 and sum_i w_i / e_i = +-1. The direction is that of IMTL-G, whatever the e_i; its
+    w ~ D^-1 C^+ 1 and sum_i w_i / e_i = +-1. The direction is that of IMTL-G for any e_i; its
     length is that of the scaled gradients.
 
     Args:
       num_tasks: T.
       optimizer: any optax optimizer for s, run separately for each task; by default
         ``optax.adam(1e-2)``.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: one that is at its bound, or below, leaves its weight as it is.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss at or below its
+        bound does not change its weight.
 
     Returns:
       A balancer that reads the losses and the Gramian. Scale: g on T identical gradients g at the
-      start. Degree 1. Weights may be negative. A gradient that is rounding makes the update as
-      short: ``skip_rounding`` leaves it out. Its state keeps ``method.log_weights``, s. In the
-      paper the heads receive exp(s_i) times their own gradient: ``optax.partition`` them to
-      ``imtl_l``, or let an optimizer that normalises follow, to which it makes no difference.
+      start. Degree 1. Weights may be negative. A gradient that is only rounding error makes the
+      update as short as itself; ``skip_rounding`` leaves it out. Its state keeps
+      ``method.log_weights``, s. In the paper the heads receive exp(s_i) times their own gradient:
+      use ``optax.partition`` to give them to ``imtl_l``, or put a normalising optimizer after it,
+      for which the factor makes no difference.
 
     Deviations from the paper: the sum is divided by its absolute value, as in ``imtl_g``.
 
     Raises:
-      ValueError: where ``num_tasks`` is not a positive int; at update, where ``losses`` are
-        missing.
+      ValueError: if ``num_tasks`` is not a positive int; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

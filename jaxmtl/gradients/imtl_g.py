@@ -18,19 +18,19 @@ def imtl_g(*, num_tasks: int | None = None) -> Balancer:
     w ~ D^-1 C^+ 1 with norms D and cosines C, divided by |sum_i w_i|.
 
     Args:
-      num_tasks: T, if the state is to keep the task weights.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. Weights may
-      be negative, and are large where they almost cancel. With independent gradients it conflicts
-      with no task. Tasks with a gradient of zero take no part. One whose gradient is rounding
-      makes the update as short: ``skip_rounding`` leaves it out.
+      be negative, and are large if their sum is close to zero. With independent gradients it
+      conflicts with no task. Tasks with a gradient of zero take no part. A gradient that is only
+      rounding error makes the update as short as itself; ``skip_rounding`` leaves it out.
 
-    Deviations from the paper: the sum is divided by its absolute value; where it is negative, the
-    paper's rule ascends every task.
+    Deviations from the paper: the sum is divided by its absolute value; if it is negative, the
+    paper's rule increases every loss.
 
     Raises:
-      ValueError: where ``num_tasks`` is not a positive int.
+      ValueError: if ``num_tasks`` is not a positive int.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

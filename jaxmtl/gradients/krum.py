@@ -1,4 +1,4 @@
-"""Krum and Multi-Krum: the mean of the gradients that have the nearest neighbours."""
+"""Krum and Multi-Krum: the mean of the gradients with the nearest neighbours."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -19,19 +19,19 @@ def krum(num_byzantine: int, *, num_selected: int = 1, num_tasks: int | None = N
     ||g_i - g_j||^2; the tasks with the smallest scores share the weight.
 
     Args:
-      num_byzantine: how many gradients may be arbitrary.
-      num_selected: how many are averaged: 1 is Krum, more is Multi-Krum.
-      num_tasks: T, if the state is to keep the task weights.
+      num_byzantine: the number of gradients that may be arbitrary.
+      num_selected: the number of gradients to average: 1 is Krum, more is Multi-Krum.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
-      A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. Robust, not
-      balanced: for tasks of which some may be wrong. Absent tasks are neither selected nor
-      neighbours; where fewer than ``num_selected`` are present, all of them are averaged. Of equal
-      scores the first task counts as smallest.
+      A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. It is a
+      robust method, not a balancing one: for tasks of which some may be wrong. Absent tasks are
+      neither selected nor neighbours; if fewer than ``num_selected`` are present, all of them are
+      averaged. Of equal scores the first task counts as smallest.
 
     Raises:
-      ValueError: where ``num_byzantine`` is below 0, ``num_selected`` not a positive int; where
-        T < num_byzantine + 3 (unless that is 0) or T < num_selected, as soon as T is known.
+      ValueError: if ``num_byzantine`` is below 0 or ``num_selected`` is not a positive int; as soon
+        as T is known, if T < num_byzantine + 3 (unless that is 0) or T < num_selected.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -53,7 +53,7 @@ def krum(num_byzantine: int, *, num_selected: int = 1, num_tasks: int | None = N
         if num < least:
             raise ValueError(
                 f"krum with num_byzantine={num_byzantine} and num_selected={num_selected} needs at"
-                f" least {least} tasks, but there are {num}."
+                f" least {least} tasks, but there are {num}: lower the two numbers or add tasks."
             )
 
     num_tasks = optional_num_tasks(num_tasks)
@@ -67,7 +67,7 @@ def krum(num_byzantine: int, *, num_selected: int = 1, num_tasks: int | None = N
         distances = squares[:, None] + squares[None, :] - 2 * given.gramian
         both = active[:, None] & active[None, :] & ~jnp.eye(num, dtype=bool)
         distances = jnp.where(both, jnp.maximum(distances, 0), -1)
-        # All but the farthest ones: on CPU, sorting whole rows takes longer than all the rest.
+        # Remove the farthest ones: on CPU, sorting whole rows takes longer than everything else.
         farthest, _ = lax.top_k(distances, min(num_byzantine + 1, num))
         bound = jnp.maximum(farthest[:, -1:], 0)
         nearer = jnp.where(both & (distances < bound), distances, 0)

@@ -1,4 +1,4 @@
-"""Learning-rate annealing: gradients brought to a common size, slowly."""
+"""Learning-rate annealing: averaged weights bring the gradients to a common size."""
 
 import math
 from collections.abc import Callable
@@ -31,33 +31,33 @@ def lr_annealing(
 ) -> Balancer:
     """Weigh by the running average of mean_j ||g_j|| / ||g_i||, or of max |g_r| / mean |g_i|.
 
-    w_i <- decay w_i + (1 - decay) mean_j ||g_j|| / ||g_i||, starting at one: what jaxpi uses to
-    balance the residual, boundary and initial losses of physics-informed networks. At rest all
-    weighted gradients have the same norm, the mean of the raw ones.
+    w_i <- decay w_i + (1 - decay) mean_j ||g_j|| / ||g_i||, starting at one. jaxpi uses this to
+    balance the residual, boundary and initial losses of physics-informed networks. At equilibrium
+    all weighted gradients have the same norm, the mean of the raw norms.
 
-    With a reference task r, the residual, the weights of the others are brought to
-    max |g_r| / mean |g_i| over all entries, and its own stays one: the form of the first paper, and
-    of jinns. The largest entry is many times the mean one, so that here all other gradients end as
-    many times longer than the reference's.
+    With a reference task r, the residual, the weights of the others approach
+    max |g_r| / mean |g_i| over all entries, and the reference keeps weight one; this is the form of
+    the first paper and of jinns. The largest entry is many times the mean entry, so all other
+    gradients become longer than the reference's by this factor.
 
     Args:
       num_tasks: T.
-      decay: the share of the old weights. (jinns calls the share of the *new* ones so.)
+      decay: the share of the old weights. (In jinns, ``decay`` is the share of the *new* weights.)
       reference: the name of the reference task, such as "residual" (the losses are then passed to
-        ``update``, by name), its index, or one bool for each task, of which one is true.
+        ``update`` by name), its index, or one bool for each task, of which one is true.
 
     Returns:
       A balancer that reads the Gramian; with a reference, the largest and the mean entries of the
       stacked gradients of all leaves that it weighs. Scale: T g on T identical gradients g; with a
-      reference 1 + (T - 1) max |g| / mean |g| times g, at rest. Degree 1 in a common factor of all
-      gradients at all steps. Absent tasks keep their weights, and all do where the reference is
-      absent. A gradient of zero, or of rounding beside the longest (8 eps, as for
-      ``skip_rounding``: a loss that starts at its exact minimum) is not measured, and the task
-      keeps its weight too.
+      reference 1 + (T - 1) max |g| / mean |g| times g, at equilibrium. Degree 1 in a common factor
+      of all gradients at all steps. Absent tasks keep their weights, and all tasks do if the
+      reference is absent. A gradient that is zero, or rounding error compared with the longest (8
+      eps, as for ``skip_rounding``: a loss that starts at its exact minimum), is not measured, and
+      its task keeps its weight too.
 
-      Ask rarely, ``every(lr_annealing(T), 1000)``: at each step, with the default ``decay``, the
-      weights follow the noise of the points, and where the residual is nearly solved they leave
-      little for the rest. Burgers' equation (viscosity 0.01 / pi, three tanh layers of 32, new
+      Update the weights rarely, ``every(lr_annealing(T), 1000)``: at each step, with the default
+      ``decay``, the weights follow the noise of the points, and when the residual is nearly solved
+      they leave little for the other tasks. Burgers' equation (viscosity 0.01 / pi, three tanh
       points at each step, Adam), relative L2 errors, mean and standard deviation of five seeds:
 
       ==================================  ========================  ==========================
@@ -75,22 +75,22 @@ def lr_annealing(
       ``upgrad``, each step               0.406 (0.015)             0.071 (0.007)
       ==================================  ========================  ==========================
 
-      The start at one matters: averages that begin with the first measurement, as others here do,
-      come to 0.519 (0.068) and 0.270 (0.179) every 1000 steps, and to 0.718 (0.041) and 0.499
-      (0.013) at each step with a decay of 0.999. What an untrained network calls for is no guide.
-      Weights of one for the first 1000 steps, by ``warm_up``, and every 1000 steps from there on
-      come to 0.470 (0.021) and 0.112 (0.028).
+      The start at one matters: averages that begin with the first measurement, as in other methods
+      of this package, reach 0.519 (0.068) and 0.270 (0.179) every 1000 steps, and 0.718 (0.041) and
+      0.499 (0.013) at each step with a decay of 0.999. The gradients of an untrained network are
+      not a good guide. Weights of one for the first 1000 steps, by ``warm_up``, and updates every
+      1000 steps from there on reach 0.470 (0.021) and 0.112 (0.028).
 
       With a reference, ``every`` saves no backward passes, since the stacked gradients are read at
       each step.
 
-    Deviations from the papers: no constant is added to the sizes divided by, so that gradients of
-    any size are treated alike. The mean entry is over all
-    parameters alike, where jinns takes the size of each leaf's mean, averaged over the leaves.
+    Deviations from the papers: no constant is added to the divisors, so that gradients of any size
+    are treated alike. The mean entry is over all parameters equally; jinns averages the sizes of
+    the leaves' means over the leaves.
 
     Raises:
-      ValueError: for a ``decay`` outside [0, 1), a ``reference`` that is not one of T tasks; at
-        update, where the losses do not bear the name, or other names than ``reference``.
+      ValueError: for a ``decay`` outside [0, 1) or a ``reference`` that is not one of T tasks; at
+        update, if the losses do not have its name, or have other names than ``reference``.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -140,10 +140,11 @@ def lr_annealing(
 
         means = over_leaves(jnp.sum) / entries
         sizes = jnp.where(place(given), over_leaves(jnp.max), means)
-        # A largest entry is no measure for the rounding of means.
+        # A largest entry says nothing about the rounding error of a mean.
         sizes = jnp.where(is_rounding(means, given.active, ROUNDINGS), 0, sizes)
-        # The same entry all along a row: of whichever leaves, the norms are as the sizes. In units
-        # in which those of all leaves together are the sizes, whose squares are in range.
+        # Each row has one repeated entry, so for any set of leaves the norms have the ratios of the
+        # sizes. The unit makes the norms over all leaves equal the sizes, whose squares are in
+        # range.
         entry = sizes / math.sqrt(entries)
         alike = jax.tree.map(lambda leaf: jnp.broadcast_to(rows(entry, leaf), leaf.shape), grads)
         return alike, grads, state
@@ -155,7 +156,7 @@ def lr_annealing(
         num_tasks,
         None if one is None else one.names,
         named=() if one is None else one.named,
-        roundings=0.0,  # it leaves them out itself, and holds their weights
+        roundings=0.0,  # the method leaves such tasks out itself, and holds their weights
     )
     sized = None if one is None else Preparation(lambda params: (), measure)
     return make_balancer(weighting, preparation=sized)
@@ -163,5 +164,5 @@ def lr_annealing(
 
 @one_launch
 def _averaged(weights: Array, sizes: Array, active: Array, decay: Array) -> Array:
-    """The average of mean_j ||g_j|| / ||g_i||, without the tasks whose gradient is rounding."""
+    """The average of mean_j ||g_j|| / ||g_i||, without tasks whose gradient is rounding error."""
     return average_shares(weights, sizes, active & ~is_rounding(sizes, active, ROUNDINGS), decay)

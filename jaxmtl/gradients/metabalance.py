@@ -1,4 +1,4 @@
-"""MetaBalance: auxiliary gradients brought towards the length of the main one."""
+"""MetaBalance: auxiliary gradients scaled towards the length of the main gradient."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class MetaBalanceState(NamedTuple):
 
     Attributes:
       norms: (T,) averaged norms of the gradients, zero before the first.
-      steps: (T,) int32, how many are in the average.
+      steps: (T,) int32, the number of steps in each average.
     """
 
     norms: Array
@@ -34,29 +34,30 @@ def metabalance(
     """Weigh auxiliary tasks so that their gradients are about as long as the main task's.
 
     With m_i the average of ||g_i|| over the steps: w_i = relax m_main / m_i + 1 - relax, and the
-    main task has weight one. Neither do auxiliary losses with long gradients drown it, nor are
-    those with short ones without effect.
+    main task has weight one. So auxiliary losses with long gradients do not dominate the main task,
+    and those with short gradients still have an effect.
 
     Args:
       num_tasks: T.
-      main: the name of the main task, such as "purchase" (the losses are then passed to ``update``,
+      main: the name of the main task, such as "purchase" (the losses are then passed to ``update``
         by name), its index, or one bool for each task, of which one is true.
-      relax: how far each auxiliary gradient is brought to the main one's length: 1 all the way, 0
+      relax: how far each auxiliary gradient is scaled to the main gradient's length: 1 fully, 0
         not at all.
       decay: the share of the old norm in the average, which is corrected for its start.
 
     Returns:
       A balancer that reads the Gramian. Scale: T g on T identical gradients g. Degree 1. Absent
-      tasks keep their averages, with which an absent main task is still measured against. A
-      gradient of zero, or of rounding beside the longest (8 eps, as for ``skip_rounding``), does
-      not move its average, and has the least of the others' weights.
+      tasks keep their averages, and the average of an absent main task is still used. A gradient
+      that is zero, or rounding error compared with the longest (8 eps, as for ``skip_rounding``),
+      does not change its average, and has the smallest of the others' weights.
 
-    Deviations from the paper: norms of the leaves together (with ``on_shared``, of the shared ones)
-    where the authors take each leaf by itself; averages are corrected for their start.
+    Deviations from the paper: the norms are over all leaves together (with ``on_shared``, over the
+    shared ones), while the authors treat each leaf separately; averages are corrected for their
+    start.
 
     Raises:
-      ValueError: where ``main`` is not one of T tasks, ``relax`` not from 0 to 1, or ``decay`` not
-        from 0 to less than 1; at update, where the losses do not bear the name.
+      ValueError: if ``main`` is not one of T tasks, ``relax`` is not from 0 to 1, or ``decay`` is
+        not from 0 to less than 1; at update, if the losses do not have the name.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -82,7 +83,7 @@ def metabalance(
         sizes, is_main = jnp.sqrt(jnp.diagonal(given.gramian)), one.place(given)
         state = MetaBalanceState(*follow(*state, sizes, given.active, decay))
         length = jnp.sum(jnp.where(is_main, state.norms, 0))
-        # A main task that was never there has no length yet.
+        # A main task that was never present has no length yet.
         ratio = jnp.where(length > 0, length * reciprocal(state.norms), 1)
         return jnp.where(is_main, 1, relax * ratio + (1 - relax)), state
 

@@ -18,11 +18,11 @@ NORMALIZERS = ("none", "l2", "loss", "loss+")
 
 
 class MGDAState(NamedTuple):
-    """How well the last step's problem was solved.
+    """The accuracy of the last step's solution.
 
     Attributes:
-      gap: relative duality gap of the min-norm point, 0 where it is exact.
-      iterations: Frank-Wolfe iterations spent on it.
+      gap: relative duality gap of the min-norm point, 0 if it is exact.
+      iterations: number of Frank-Wolfe iterations.
     """
 
     gap: Array
@@ -43,32 +43,33 @@ def mgda(
     w = argmin ||sum_i w_i g_i||^2 over w >= 0, sum_i w_i = 1. Either the update d is zero and the
     parameters are Pareto stationary, or <g_i, d> >= ||d||^2 > 0 for every task: all losses fall.
 
-    The shortest gradient gets most of the weight: MGDA removes conflict, it does not make losses in
-    different units comparable. Restrict it to the shared leaves with ``on_shared``, or a head's
-    gradient counts as a task's reluctance. An optimizer such as Adam after it keeps the weights but
-    not the promise that all losses fall.
+    The shortest gradient gets most of the weight: MGDA removes conflict, but does not make losses
+    in different units comparable. Restrict it to the shared leaves with ``on_shared``; otherwise
+    the gradients of task-specific heads change the min-norm point, though they cannot conflict. An
+    optimizer such as Adam after it keeps the weights but not the promise that all losses fall.
 
     Args:
-      normalizer: what each gradient is divided by before the problem is posed: "none", "l2"
+      normalizer: the divisor of each gradient before the problem is solved: "none", "l2"
         (||g_i||), "loss" (|L_i|) or "loss+" (|L_i| ||g_i||). The weights found are applied to the
-        raw gradients, as in the authors' code. Two tasks under "l2" always weigh 1/2 each.
+        raw gradients, as in the authors' code. With "l2", two tasks always have weight 1/2 each.
       tolerance: relative duality gap at which the solver stops.
-      max_iterations: Frank-Wolfe iterations at most. What was reached is ``gap`` in the state.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, for the
-        normalizers "loss" and "loss+", which then take |L_i - b_i| in place of |L_i|.
-      num_tasks: T, if the state is to keep the task weights.
+      max_iterations: maximum number of Frank-Wolfe iterations. The gap reached is ``gap`` in the
+        state.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses, for the normalizers
+        "loss" and "loss+", which then use |L_i - b_i| in place of |L_i|.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
-      A balancer that reads the Gramian, and the losses for the normalizers that name them. Scale:
-      g on T identical gradients g. Degree 1. A task whose gradient is zero takes all the weight
-      and the update is zero, since nothing can be gained without harming it as far as first order
-      tells; mask absent tasks with ``active``. A task of zero loss under "loss" or "loss+" would be
-      infinitely long and has no weight. With a normalizer the update is a descent direction
-      for the normalised gradients' combination, and promises nothing about conflict otherwise.
+      A balancer that reads the Gramian, and with the normalizers "loss" and "loss+" the losses.
+      Scale: g on T identical gradients g. Degree 1. A task whose gradient is zero takes all the
+      weight and the update is zero, since the parameters are then Pareto stationary; mask absent
+      tasks with ``active``. A task of zero loss would be infinitely long under "loss" or "loss+",
+      and has no weight. With a normalizer the update is a descent direction for the normalised
+      gradients' combination, and promises nothing else about conflict.
 
     Raises:
-      ValueError: for an unknown ``normalizer``, or ``lower_bounds`` of one without losses; at
-        update, where ``losses`` are needed and missing.
+      ValueError: for an unknown ``normalizer``, or ``lower_bounds`` with a normalizer that reads no
+        losses; at update, if ``losses`` are needed and missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -95,7 +96,7 @@ def mgda(
     if bounds is not None and not uses_losses:
         raise ValueError(
             'lower_bounds are for normalizer="loss" and "loss+", but normalizer is'
-            f" {normalizer!r}, which reads no losses: leave them out."
+            f" {normalizer!r}, which reads no losses: leave lower_bounds out."
         )
 
     def update(given: Given, state: MGDAState) -> tuple[Array, MGDAState]:
@@ -106,7 +107,7 @@ def mgda(
             per_loss = reciprocal(distance(given.losses, bounds))
             scale *= per_loss
             present &= per_loss > 0
-        # Rows first, then columns: the product of two scales may be out of range where each is not.
+        # Rows first, then columns: the product of two scales may be out of range if neither is.
         scaled = given.gramian * scale[:, None] * scale[None, :]
         point = min_norm(scaled, present, tolerance=tolerance, max_iterations=max_iterations)
         return jnp.where(present, point.weights, 0), MGDAState(point.gap, point.iterations)

@@ -24,11 +24,11 @@ class MoCoState(NamedTuple):
 def moco(
     num_tasks: int, *, decay: float = 0.5, step_size: float = 0.1, rho: float = 0.0
 ) -> Balancer:
-    """Track each task's gradient, and let convex weights follow the min-norm point of those.
+    """Track each task's gradient, and let convex weights follow the min-norm point of the averages.
 
     y_i <- decay y_i + (1 - decay) g_i,  w <- project(w - step_size (Y Y' + rho I) w),  d = Y' w,
-    with the projection on the simplex. Averaging over batches removes the bias that MGDA on noisy
-    gradients has.
+    with the projection on the simplex. Averaging over batches removes the bias of MGDA on noisy
+    gradients.
 
     Args:
       num_tasks: T.
@@ -39,11 +39,12 @@ def moco(
     Returns:
       A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1, over all
       steps. It keeps T times the parameters in float32; weights combine the averages, not this
-      step's gradients. Absent tasks keep their average and their weight, and have none in the step.
+      step's gradients. Absent tasks keep their average and their weight, and have no weight in the
+      step.
 
-    Deviations from the paper: Y Y' is taken in units of its trace, so that step size and rho mean
-    the same for gradients of any size; averages start at the first gradient, not at zero; the steps
-    do not shrink.
+    Deviations from the paper: Y Y' is measured in units of its trace, so that step size and rho
+    mean the same for gradients of any size; averages start at the first gradient, not at zero; the
+    steps do not shrink.
 
     Raises:
       ValueError: for a ``decay`` outside [0, 1), ``step_size`` or ``rho`` below 0.

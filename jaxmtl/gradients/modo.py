@@ -23,8 +23,8 @@ def modo(num_tasks: int, *, step_size: float = 0.1, rho: float = 0.0) -> Balance
     """Let convex weights follow the min-norm point, measured on two further batches.
 
     w <- project(w - step_size (J_1 J_2' + rho I) w),  d = J' w, with the projection on the simplex
-    and stacked gradients J_1, J_2 of batches independent of each other and of that of J, so that
-    J_1 J_2' w is an unbiased estimate of the slope. They come as an argument:
+    and stacked gradients J_1, J_2 of batches independent of each other and of the batch of J, so
+    that J_1 J_2' w is an unbiased estimate of the gradient in w. They are an argument:
     ``update(grads, state, params, independent_grads=(grads_1, grads_2))``.
 
     Args:
@@ -33,15 +33,15 @@ def modo(num_tasks: int, *, step_size: float = 0.1, rho: float = 0.0) -> Balance
       rho: regularisation towards equal weights.
 
     Returns:
-      A balancer that reads the Gramian of the further batches, and for its size that of the first.
-      Scale: g on T identical gradients g. Degree 1. Absent tasks keep their weights, and have none
-      in the step.
+      A balancer that reads the Gramian of the further batches, and the Gramian of the first batch
+      for its size. Scale: g on T identical gradients g. Degree 1. Absent tasks keep their weights,
+      and have no weight in the step.
 
-    Deviations from the paper: J_1 J_2' is taken in units of the trace of J J', so that step size
+    Deviations from the paper: J_1 J_2' is measured in units of the trace of J J', so that step size
     and rho mean the same for gradients of any size.
 
     Raises:
-      ValueError: for ``step_size`` or ``rho`` below 0; at update, where ``independent_grads`` are
+      ValueError: for ``step_size`` or ``rho`` below 0; at update, if ``independent_grads`` are
         missing or do not fit.
 
     Examples:

@@ -19,12 +19,12 @@ from jaxmtl.losses._sizes import read_size
 
 
 class NormalizeState(NamedTuple):
-    """What is kept from step to step, where it is needed.
+    """The method's state; entries that are not needed are empty.
 
     Attributes:
-      first: the losses at the start, for the rate adjustment.
+      first: the initial losses, for the rate adjustment.
       norms: (T,) averaged norms of the gradients.
-      steps: (T,) int32, how many are in the average.
+      steps: (T,) int32, the number of steps in each average.
     """
 
     first: Any = ()
@@ -44,39 +44,40 @@ def normalize(
 ) -> Balancer:
     """Weigh each task by the reciprocal of its gradient's norm, w_i = R r_i^alpha / ||g_i||.
 
-    What GradNorm approaches by learning, reached at every step. With ``alpha`` above zero the rate
-    adjustment of GradNorm: r_i = (L_i/L_i(0)) / mean_j(L_j/L_j(0)), so that tasks that lag behind
-    weigh more. With ``decay`` above zero ||g_i|| is an average over the steps: at the features,
-    with ``prioritise``, that is EnCodec's balancer.
+    GradNorm approaches these weights by learning; here they hold at every step. With ``alpha``
+    above zero they have GradNorm's rate adjustment r_i = (L_i/L_i(0)) / mean_j(L_j/L_j(0)), so
+    that tasks that train slowly have larger weights. With ``decay`` above zero ||g_i|| is an
+    average over the steps: at the features, with ``prioritise``, this is EnCodec's balancer.
 
     Args:
       alpha: strength of the rate adjustment; 0 is none.
-      decay: the share of the old norm in the average, which is corrected for its start; 0 takes
-        each step by itself, EnCodec 0.999.
-      reference: R, the length that every gradient is brought to, or the name of the task that has
-        it, such as "reconstruction" (the losses are then passed to ``update``, by name).
+      decay: the share of the old norm in the average, which is corrected for its start; 0 uses
+        each step's norm alone, EnCodec uses 0.999.
+      reference: R, the length to which every gradient is scaled, or the name of the task whose
+        gradient has it, such as "reconstruction" (the losses are then passed to ``update`` by
+        name).
       num_tasks: T; needed for the rate adjustment and the average, which are kept for each task,
-        and for the state to keep the task weights.
-      initial_losses: (T,) array or tree of scalars, L_i(0) where theory tells it; the first loss
-        seen of each task if None.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, from which the
-        rate adjustment measures them, L - b; zeros if None. Needed for losses that may be negative
-        or pass zero: below its bound a loss counts as zero.
+        and to keep the task weights in the state.
+      initial_losses: (T,) array or tree of scalars, L_i(0) if theory gives it; if None, the first
+        loss of each task.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; in the rate
+        adjustment L - b replaces L. Zeros if None. Needed for losses that may be negative or cross
+        zero. A loss below its bound counts as zero.
 
     Returns:
-      A balancer that reads the Gramian, and the losses where ``alpha`` is not 0. Scale: the sum of
-      T vectors of length R, T R g/||g|| on T identical gradients g. Degree 0, of 1 with a reference
-      by name: plain gradient descent keeps its step length to the end, so let a normalising
-      optimizer such as Adam follow, or decay the learning rate. A gradient of zero stays zero, but
-      one that is merely small, as of a task almost solved, pulls as hard as any other, and so does
-      one that is rounding and nothing else (``skip_rounding`` leaves it out; ``every``, ``smooth``
-      and a ``decay`` do so by themselves). Where the reference is absent, or its gradient zero, all
-      weights are zero, unless a ``decay`` keeps its length.
+      A balancer that reads the Gramian, and the losses if ``alpha`` is not 0. Scale: the sum of
+      T vectors of length R, T R g/||g|| on T identical gradients g. Degree 0, or 1 with a reference
+      by name: plain gradient descent keeps its step length to the end, so put a normalising
+      optimizer such as Adam after it, or decay the learning rate. A gradient of zero stays zero. A
+      gradient that is merely small, of a task that is almost solved, counts as much as any other,
+      and so does one that is only rounding error (``skip_rounding`` leaves it out; ``every``,
+      ``smooth`` and a ``decay`` do so already). If the reference is absent, or its gradient is
+      zero, all weights are zero, unless a ``decay`` keeps its length.
 
     Raises:
-      ValueError: for alpha < 0, a decay outside [0, 1), a reference that is neither a name nor a
+      ValueError: for alpha < 0, a decay outside [0, 1), or a reference that is neither a name nor a
         number above zero; for a rate adjustment or an average without ``num_tasks``; at update,
-        where ``losses`` are needed and missing, or none bears the reference's name.
+        if ``losses`` are needed and missing, or none has the reference's name.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -99,13 +100,13 @@ def normalize(
     adjusts, averages = (not isinstance(x, numbers.Real) or x != 0 for x in (alpha, decay))
     for argument, value in [("initial_losses", initial_losses), ("lower_bounds", lower_bounds)]:
         if value is not None and not adjusts:
-            raise ValueError(f"{argument} are for the rate adjustment: give an alpha above 0.")
+            raise ValueError(f"{argument} are for the rate adjustment: pass an alpha above 0.")
     if num_tasks is None and (adjusts or averages):
         what = "a rate adjustment (alpha" if adjusts else "an average (decay"
         raise ValueError(
-            f"normalize with {what} other than 0) keeps something of each task, and so needs their"
+            f"normalize with {what} other than 0) keeps values for each task, and so needs their"
             f" number: write normalize({'alpha' if adjusts else 'decay'}=..., num_tasks=...)."
-            " Inside optax.inject_hyperparams, list alpha and decay in static_args where they are"
+            " Inside optax.inject_hyperparams, list alpha and decay in static_args if they are"
             " 0."
         )
     kept = num_tasks or 0

@@ -1,4 +1,4 @@
-"""NTK weights: every loss made to fall at the rate of the whole."""
+"""NTK weights: every loss falls at the rate of the whole."""
 
 import math
 from collections.abc import Callable
@@ -33,12 +33,12 @@ class NTKState(NamedTuple):
 
 @described
 def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
-    """Weigh by the traces of the neural tangent kernels, mean_j tr K_j / tr K_i, averaged.
+    """Weigh by inverse traces of the neural tangent kernels, mean_j tr K_j / tr K_i, averaged.
 
-    K_i holds the inner products of the gradients of task i's residuals, one for each point; its
-    trace is how fast that loss falls under gradient descent. No Gramian of the losses tells it, so
-    it comes as an argument: ``traces, errors = jaxmtl.ntk_traces(residuals_fn, params, key)``, then
-    ``update(..., ntk_traces=traces)``.
+    K_i holds the inner products of the gradients of task i's residuals, one residual for each
+    point; its trace is how fast that loss falls under gradient descent. It cannot be computed from
+    the Gramian of the losses, so it is an argument: ``traces, errors =
+    jaxmtl.ntk_traces(residuals_fn, params, key)``, then ``update(..., ntk_traces=traces)``.
 
     Args:
       num_tasks: T.
@@ -46,16 +46,16 @@ def ntk(num_tasks: int, *, decay: float = 0.9) -> Balancer:
 
     Returns:
       A balancer that reads the traces alone. Scale: T g on T identical gradients g with equal
-      traces. Degree 1. Absent tasks keep their weights, and so do those with a trace of zero.
-      Traces change slowly: compute them every 1000 steps or so, and pass the last ones in between,
+      traces. Degree 1. Absent tasks keep their weights, and so do tasks with a trace of zero.
+      Traces change slowly: compute them about every 1000 steps, and pass the last ones in between,
       with ``every(ntk(T), 1000)``.
 
-    Deviations from the paper: the mean over the tasks, where the paper has T times that, and the
-    average over the steps, as jaxpi has both. The paper's losses are sums over the points;
-    ``ntk_traces`` takes them for means, unless told.
+    Deviations from the paper: the weights use the mean over the tasks, while the paper has T times
+    the mean, and are averaged over the steps; jaxpi does both. The paper's losses are sums over the
+    points; ``ntk_traces`` assumes means by default.
 
     Raises:
-      ValueError: for a ``decay`` outside [0, 1); at update, where ``ntk_traces`` are missing.
+      ValueError: for a ``decay`` outside [0, 1); at update, if ``ntk_traces`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -88,10 +88,10 @@ class NTKTraces(NamedTuple):
     """Estimates of the traces of the tasks' neural tangent kernels.
 
     Attributes:
-      traces: a tree like that of the residuals, of scalars; what ``update(..., ntk_traces=traces)``
-        takes.
-      standard_errors: a tree of the same structure: how far the traces may be off. Zero where they
-        are exact.
+      traces: a tree of scalars like the tree of residuals; the argument of
+        ``update(..., ntk_traces=traces)``.
+      standard_errors: a tree of the same structure: the standard errors of the traces. Zero if
+        they are exact.
     """
 
     traces: PyTree
@@ -113,28 +113,28 @@ def ntk_traces(
 
         tr K  ~  ||J' Q||^2  +  mean over random signs e of ||J' (I - Q Q') e||^2.
 
-    The kernels of physics-informed networks have few large eigenvalues. The first term is exact on
-    those; the second, with little left to vary, estimates the rest.
+    The kernels of physics-informed networks have few large eigenvalues. The first term is exact for
+    these; the second, with little variance left, estimates the rest.
 
     Args:
       residuals_fn: params -> a tree of residual arrays, one leaf of any shape for each task.
-      params: where.
+      params: the point at which the traces are taken.
       key: a JAX random key (or an int seed) for the signs.
       num_probes: passes through each task's residuals: three quarters backward, one quarter
-        forward. A task of no more entries than that has its trace exactly, entry by entry.
-      reduction: how the losses come from the residuals. "mean": mean of squares, as in most PINN
-        codes, and each trace is divided by the number of the residual's entries; "sum": sum of
-        squares, and it is not.
+        forward. For a task with no more entries than that the trace is exact, entry by entry.
+      reduction: how the losses are made from the residuals. "mean": mean of squares, as in most
+        PINN codes; each trace is divided by the number of the residual's entries. "sum": sum of
+        squares; it is not divided.
 
     Returns:
       The traces, and their standard errors. On two networks for Burgers' equation (viscosity
-      0.01 / pi, 400 points inside, 50 on an edge), before and after training, the default was off
-      by 6 % at most (root mean square), with 8 probes by 26 %, with 32 by 1 %; the mean over 16
-      plain random signs by 19 to 34 %, a single one by 74 to 138 %.
+      0.01 / pi, 400 points inside, 50 on an edge), before and after training, the error of the
+      default was 6 % at most (root mean square), with 8 probes 26 %, with 32 probes 1 %; the mean
+      over 16 plain random signs had 19 to 34 %, a single one 74 to 138 %.
 
     Raises:
-      ValueError: where ``num_probes`` is no whole number of at least 8, ``reduction`` is unknown,
-        ``key`` is none, or a residual has no entries.
+      ValueError: if ``num_probes`` is not a whole number of at least 8, ``reduction`` is unknown,
+        ``key`` is not a random key, or a residual has no entries.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -164,12 +164,12 @@ def ntk_traces(
     shapes, treedef = jax.tree.flatten(jax.eval_shape(residuals_of, params))
     if not shapes or not all(math.prod(leaf.shape) for leaf in shapes):
         raise ValueError(
-            "residuals_fn must return a tree of arrays with at least one entry each, one array a"
+            "residuals_fn must return a tree of arrays with at least one entry each, one array per"
             f" task, but their shapes are {[leaf.shape for leaf in shapes]}."
         )
     estimates = []
     for i, task_key in enumerate(jax.random.split(typed_key(key), len(shapes))):
-        # A function for each task: the others' residuals are not differentiated along.
+        # A function for each task, so that the others' residuals are not differentiated.
         of_task = lambda p, i=i: jnp.ravel(jax.tree.leaves(residuals_of(p))[i])  # noqa: E731
         trace = _trace(of_task, params, task_key, num_probes)
         entries = math.prod(shapes[i].shape) if reduction == "mean" else 1
@@ -204,7 +204,7 @@ def _trace(
     sketch, rest = signs[:sketched], signs[sketched:]
     with jax.default_matmul_precision("highest"):
         images = jax.vmap(lambda vector: forward(pull_back(vector))[0])(sketch).astype(dtype)
-        # In units of the largest entry: the squares of squared gradients leave float32's range.
+        # In units of the largest entry: the squares of squared gradients exceed float32's range.
         basis = jnp.linalg.qr(images.T * reciprocal(jnp.max(jnp.abs(images))))[0].T
         rest = squares(rest - (rest @ basis.T) @ basis)
     unit = jnp.max(rest)

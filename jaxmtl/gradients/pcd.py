@@ -1,4 +1,4 @@
-"""PCD: the main gradient, with a share of progress for every other task."""
+"""PCD: the main gradient, with a guaranteed share of progress for every other task."""
 
 from typing import NamedTuple
 
@@ -18,15 +18,15 @@ from jaxmtl.solvers.scaling import reciprocal
 
 
 class PCDState(NamedTuple):
-    """Averaged lengths of the gradients, and how well the last step's problem was solved.
+    """Averaged lengths of the gradients, and the accuracy of the last step's solution.
 
     Attributes:
       norms: (T,) roots of the averaged squares of the norms, zero before the first.
-      steps: (T,) int32, how many are in the average.
-      feasible: whether a direction was found that gives every other task its share; the main
-        gradient alone was taken where not.
-      residual: the solver's, relative; 0 where it is exact.
-      iterations: linear systems solved.
+      steps: (T,) int32, the number of steps in each average.
+      feasible: whether a direction was found that gives every other task its share; if not, the
+        update is the main gradient alone.
+      residual: the solver's relative residual; 0 if the solution is exact.
+      iterations: number of linear systems solved.
     """
 
     norms: Array
@@ -40,34 +40,33 @@ class PCDState(NamedTuple):
 def pcd(
     num_tasks: int, main: int | str | TaskVector, *, share: float = 0.02, decay: float = 0.999
 ) -> Balancer:
-    """Follow the main gradient as nearly as the other tasks' least progress allows.
+    """Follow the main gradient as closely as the other tasks' minimum progress allows.
 
     With n_i the root of the average of ||g_i||^2 over the steps and h_i = g_i / n_i:
 
-    d = argmin ||d - h_main||^2 with <h_j, d> >= share ||h_j||^2 for every other task j, and then
-    brought to the length of g_main. The weights solve a linear complementarity problem in the
-    Gramian. Where no such direction exists, the update is g_main, and ``feasible`` in the state is
-    False.
+    d = argmin ||d - h_main||^2 with <h_j, d> >= share ||h_j||^2 for every other task j, then scaled
+    to the length of g_main. The weights solve a linear complementarity problem in the Gramian. If
+    no such direction exists, the update is g_main, and ``feasible`` in the state is False.
 
     Args:
       num_tasks: T.
-      main: the name of the main task (the losses are then passed to ``update``, by name), its
+      main: the name of the main task (the losses are then passed to ``update`` by name), its
         index, or one bool for each task, of which one is true.
-      share: of the progress that a step along its own gradient would make, what each other task
-        gets at least; from 0 to 1.
+      share: the minimum progress of each other task, as a share of its progress under a step along
+        its own gradient; from 0 to 1.
       decay: the share of the old squares in the average, which is corrected for its start.
 
     Returns:
-      A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. A share
-      above 0 may take the update against the main gradient, where another one is opposed to it.
-      Absent tasks ask for nothing and keep their averages; where the main one is absent the update
-      is zero, and so is one whose terms cancel. A gradient of zero, or of rounding beside the
-      longest (8 eps, as for ``skip_rounding``), asks for nothing either, and does not move its
-      average.
+      A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. With a share
+      above 0 the update may conflict with the main gradient, if another gradient is opposed to it.
+      Absent tasks set no condition and keep their averages. If the main task is absent the update
+      is zero, and so is an update whose terms cancel. A gradient that is zero, or rounding error
+      compared with the longest (8 eps, as for ``skip_rounding``), sets no condition either, and
+      does not change its average.
 
     Raises:
-      ValueError: where ``main`` is not one of T tasks, ``share`` not from 0 to 1, or ``decay`` not
-        from 0 to less than 1; at update, where the losses do not bear the name.
+      ValueError: if ``main`` is not one of T tasks, ``share`` is not from 0 to 1, or ``decay`` is
+        not from 0 to less than 1; at update, if the losses do not have the name.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -96,7 +95,7 @@ def pcd(
         norms = follow_root(state.norms, state.steps, lengths, active, decay)
         steps = state.steps + active.astype(state.steps.dtype)
         scale = reciprocal(norms)
-        # Rows first, then columns: the product of two scales may be out of range where each is not.
+        # Rows first, then columns: the product of two scales may be out of range if neither is.
         scaled = gram * scale[:, None] * scale[None, :]
         squares = jnp.diagonal(scaled)
         asks = active & ~is_main & (squares > 0)
@@ -118,14 +117,14 @@ def pcd(
 def _unit_direction(
     scaled: Array, to_main: Array, wanted: Array, z: Array, asks: Array, is_main: Array
 ) -> tuple[Array, Array]:
-    """The weights of the direction of length one, and whether it gives all what they ask for."""
+    """The weights of the direction of length one, and whether it meets all conditions."""
     squares, eps = jnp.diagonal(scaled), jnp.finfo(scaled.dtype).eps
     missing = wanted - to_main - scaled @ z
-    # Without a solution z grows until its rounding hides what is missing: no bound by z here.
+    # Without a solution z grows until its rounding error hides the violation: no bound by z here.
     bound = 1e-3 * wanted + 16 * eps * (jnp.abs(to_main) + squares)
     feasible = ~jnp.any((missing > bound) & asks)
     shares = jnp.where(is_main, 1, jnp.where(feasible, z, 0))
-    # Where the terms cancel, their rounding is no direction.
+    # If the terms cancel, their rounding error is no direction.
     square, terms = jnp.sum(shares * (scaled @ shares)), jnp.sum(shares * jnp.sqrt(squares))
     usable = square > 16 * len(z) * eps * terms**2
     return shares * reciprocal(jnp.where(usable, jnp.sqrt(jnp.maximum(square, 0)), 0)), feasible

@@ -1,4 +1,4 @@
-"""PCGrad: project each gradient off those that it conflicts with."""
+"""PCGrad: project each gradient off the gradients with which it conflicts."""
 
 from typing import NamedTuple
 
@@ -24,28 +24,28 @@ class PCGradState(NamedTuple):
 
 @described
 def pcgrad(key: Array | int, *, reduction: str = "sum", num_tasks: int | None = None) -> Balancer:
-    """Project each task's gradient off every other that it conflicts with, in random order.
+    """Project each task's gradient off every gradient with which it conflicts, in random order.
 
     For each i, over the other tasks j in random order, starting from g' = g_i:
-      g' <- g' - (g'.g_j / ||g_j||^2) g_j   where g'.g_j < 0, with the original g_j.
-    The update is the sum, or the mean, of the g'. All of it happens on coefficients: with
+      g' <- g' - (g'.g_j / ||g_j||^2) g_j   if g'.g_j < 0, with the original g_j.
+    The update is the sum, or the mean, of the g'. All of this is computed on coefficients: with
     g' = sum_j c_j g_j and the Gramian G, g'.g_j is (G c)_j, and a projection is
     c_j <- c_j - (G c)_j / G_jj.
 
     Args:
       key: a JAX random key (or an int seed); it is kept in the state and split at every step.
       reduction: "sum" or "mean" of the projected gradients.
-      num_tasks: T, if the state is to keep the task weights.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads the Gramian. Scale: T g on T identical gradients g for "sum", g for
       "mean". Degree 1. For two tasks the order does not matter, and the update conflicts with
-      neither; for more it may still conflict. The paper projects the shared parameters as one
+      neither; for more tasks it may still conflict. The paper projects the shared parameters as one
       vector and leaves the others alone: ``on_shared(pcgrad(key), shared)``. A gradient of zero
       conflicts with nothing.
 
     Raises:
-      ValueError: for an unknown ``reduction`` or a ``key`` that is none.
+      ValueError: for an unknown ``reduction`` or a ``key`` that is not a random key.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl
@@ -87,7 +87,7 @@ def pcgrad(key: Array | int, *, reduction: str = "sum", num_tasks: int | None = 
 
 @one_launch
 def _project(gram: Array, per_square: Array, i: Array, order: Array) -> Array:
-    """The weights of gradient i, projected off those that it conflicts with, in an order."""
+    """The weights of gradient i, projected off those with which it conflicts, in a given order."""
     num = len(order)
 
     def off(position: Array, c: Array) -> Array:

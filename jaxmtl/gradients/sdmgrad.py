@@ -33,35 +33,35 @@ def sdmgrad(
     optimizer: optax.GradientTransformation | None = None,
     iterations: int = 20,
 ) -> Balancer:
-    """Follow the min-norm point of gradients to each of which a preferred direction is added.
+    """Follow the min-norm point of the gradients, each with a preferred direction added.
 
     w descends ||J'(w + pull p)||^2 on the simplex by projected steps of an optimizer along
     J_1 J_2' (w + pull p), and d = J'(w + pull p) / (1 + pull), with stacked gradients J_1, J_2 of
-    batches independent of each other and of that of J. They come as an argument:
+    batches independent of each other and of the batch of J. They are an argument:
     ``update(grads, state, params, independent_grads=(grads_1, grads_2))``.
 
     Args:
       num_tasks: T.
       preference: (T,) array or tree of scalars p, not below zero and not all zero, the weights of
         the preferred direction; 1/T each if None (over the tasks present).
-      pull: how strongly the preferred direction counts: 0 is MGDA, much is the direction itself.
+      pull: the weight of the preferred direction: 0 gives MGDA, a large value the direction itself.
       optimizer: any optax optimizer for w, run separately for each task; by default
-        ``optax.sgd(1.0, momentum=0.5)``. It starts afresh at each step of training, as in the
+        ``optax.sgd(1.0, momentum=0.5)``. It starts anew at each step of training, as in the
         authors' code: the state keeps w, and no momentum.
-      iterations: its steps at each step of training.
+      iterations: the number of its steps at each step of training.
 
     Returns:
-      A balancer that reads the Gramian of the further batches, and for its size that of the first.
-      Scale: g on T identical gradients g where p sums to one. Degree 1. Absent tasks keep their
-      weights, and have none in the step.
+      A balancer that reads the Gramian of the further batches, and the Gramian of the first batch
+      for its size. Scale: g on T identical gradients g if p sums to one. Degree 1. Absent tasks
+      keep their weights, and have no weight in the step.
 
-    Deviations from the paper: J_1 J_2' is taken in units of the trace of J J', so that learning
+    Deviations from the paper: J_1 J_2' is measured in units of the trace of J J', so that learning
     rates mean the same for gradients of any size (the authors' 10 is in units of the squared mean
     norm); all iterations of a step share its two batches.
 
     Raises:
-      ValueError: for ``pull`` below 0 or ``iterations`` that are no positive int; where a
-        preference is below zero, or all are zero; at update, where ``independent_grads`` are
+      ValueError: for ``pull`` below 0 or ``iterations`` that is not a positive int; if a
+        preference is below zero, or all are zero; at update, if ``independent_grads`` are
         missing or do not fit.
 
     Examples:

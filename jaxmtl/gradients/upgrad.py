@@ -1,4 +1,4 @@
-"""UPGrad: the mean of the gradients, each projected on what no task objects to."""
+"""UPGrad: the mean of the gradients, each projected on the dual cone of all gradients."""
 
 import jax.numpy as jnp
 
@@ -12,7 +12,7 @@ from jaxmtl.solvers.dual_cone import dual_cone
 
 @described
 def upgrad(preference: TaskVector | None = None, *, num_tasks: int | None = None) -> Balancer:
-    """Project each gradient on the dual cone of all of them, and sum.
+    """Project each gradient on the dual cone of all gradients, and sum the projections.
 
     d = sum_i project(p_i g_i), project(d) the nearest point of {d : <g_j, d> >= 0 for all j}; in
     weights, w = sum_i argmin v'Gv over v >= p_i e_i.
@@ -20,7 +20,7 @@ def upgrad(preference: TaskVector | None = None, *, num_tasks: int | None = None
     Args:
       preference: (T,) array or tree of scalars p >= 0, not all 0; 1/T each if None (over the tasks
         present).
-      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+      num_tasks: T; needed to keep the task weights in the state, unless ``preference`` gives it.
 
     Returns:
       A balancer that reads the Gramian. Scale: g on T identical gradients g. Degree 1. It conflicts
@@ -28,8 +28,8 @@ def upgrad(preference: TaskVector | None = None, *, num_tasks: int | None = None
       the solver's largest ``residual`` and its ``iterations``.
 
     Raises:
-      ValueError: where a preference is below zero or none is above it, or their number is not that
-        of the tasks.
+      ValueError: if a preference is below zero or none is above zero, or their number is not the
+        number of tasks.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

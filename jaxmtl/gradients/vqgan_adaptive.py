@@ -1,4 +1,4 @@
-"""VQGAN's adaptive weight: an adversary that pulls as hard as the reconstruction."""
+"""VQGAN's adaptive weight: adversarial gradients scaled to the reconstruction's norm."""
 
 from typing import Any
 
@@ -29,19 +29,19 @@ def vqgan_adaptive(
     Args:
       adversary: (T,) bools or tree of bools, such as ``{"adversarial": True, "pixels": False}``:
         which losses are adversarial.
-      scale: the share of the adversary's pull in that of the reconstruction.
+      scale: the size of the weighted adversarial gradient, as a share of the reconstruction's.
       max_ratio: the largest ratio.
-      start: the first step with adversaries; the authors let the reconstruction settle first.
+      start: the first step with adversaries; the authors train the reconstruction alone first.
 
     Returns:
       A balancer that reads the Gramian. Scale: 1 + scale times g on two identical gradients g.
-      Degree 1. An adversary without gradient has no weight.
+      Degree 1. An adversary with a gradient of zero has weight zero.
 
     Deviations from the paper: no constant is added to the adversary's norm, so that gradients of
     any size are treated alike.
 
     Raises:
-      ValueError: where ``adversary`` is not one bool a task, or a number is below 0.
+      ValueError: if ``adversary`` is not one bool per task, or a number is below 0.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

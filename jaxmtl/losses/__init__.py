@@ -1,1 +1,1 @@
-"""Methods that read the losses, or nothing: one file each."""
+"""Methods that read the losses only, or nothing: one file each."""

@@ -13,7 +13,7 @@ class FirstLosses(NamedTuple):
 
     Attributes:
       mean: (T,) means so far.
-      batches: (T,) int32, how many batches are in them.
+      batches: (T,) int32, the number of batches in each mean.
     """
 
     mean: Array
@@ -21,7 +21,7 @@ class FirstLosses(NamedTuple):
 
 
 def init_first_losses(num_tasks: int, values: Array | None, dtype: Any) -> FirstLosses:
-    """Start with nothing seen, or with values known beforehand."""
+    """Start without any loss, or with values known beforehand."""
     if values is None:
         return FirstLosses(jnp.zeros(num_tasks, dtype), jnp.zeros(num_tasks, jnp.int32))
     return FirstLosses(
@@ -30,7 +30,7 @@ def init_first_losses(num_tasks: int, values: Array | None, dtype: Any) -> First
 
 
 def observe(first: FirstLosses, losses: Array, active: Array, num_batches: int = 1) -> FirstLosses:
-    """Average the present tasks' losses into the means of those still short of ``num_batches``."""
+    """Add the losses of the tasks present to every mean of fewer than ``num_batches`` batches."""
     counts = active & (first.batches < num_batches)
     batches = first.batches + counts.astype(first.batches.dtype)
     share = 1 / jnp.maximum(batches, 1).astype(losses.dtype)
@@ -41,7 +41,7 @@ def observe(first: FirstLosses, losses: Array, active: Array, num_batches: int =
 def relative_losses(first: FirstLosses, losses: Array, active: Array) -> Array:
     """The training rates r_i = (L_i / L_i(0)) / mean_j (L_j / L_j(0)) over the tasks present.
 
-    The losses are what they are above their bounds, and not negative. Absent tasks have a rate of
+    The losses are measured above their bounds, and are not negative. Absent tasks have a rate of
     one. A first loss of exactly zero counts as unchanged, L/L(0) = 1.
     """
     zero = first.mean == 0

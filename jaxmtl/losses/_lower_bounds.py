@@ -1,4 +1,4 @@
-"""The least values of the losses, from which the methods of ratios and logarithms measure them."""
+"""Lower bounds of the losses, above which methods with ratios or logarithms measure them."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxmtl._typing import Array, TaskVector
 def read_lower_bounds(
     lower_bounds: TaskVector | None, num_tasks: int | None
 ) -> tuple[Array | None, int | None]:
-    """Check the bounds, and the number of tasks, which they may tell."""
+    """Check the bounds and the number of tasks, which the bounds may give."""
     num_tasks = optional_num_tasks(num_tasks)
     if lower_bounds is None:
         return None, num_tasks
@@ -21,19 +21,19 @@ def read_lower_bounds(
 
 
 def distance(losses: Array, bounds: Array | None) -> Array:
-    """The losses less their bounds, L - b: below zero where a loss is below its bound."""
+    """The losses minus their bounds, L - b: below zero if a loss is below its bound."""
     return losses if bounds is None else losses - jnp.asarray(bounds, losses.dtype)
 
 
 def excess(losses: Array, bounds: Array | None) -> Array:
-    """What the losses are above their bounds, max(L - b, 0)."""
+    """How far the losses are above their bounds, max(L - b, 0)."""
     return jnp.maximum(distance(losses, bounds), 0)
 
 
 def known_excess(
     name: str, values: TaskVector | None, num_tasks: int, bounds: Array | None
 ) -> Array | None:
-    """Losses that are known beforehand, which must be above their bounds, less these."""
+    """Losses that are known beforehand minus their bounds; every difference must be positive."""
     if values is None:
         return None
     if bounds is None:
@@ -41,6 +41,6 @@ def known_excess(
     above = distance(jnp.asarray(constant_vector(name, values, num_tasks)), bounds)
     if not isinstance(above, jax.core.Tracer) and not np.all(np.asarray(above) > 0):
         raise ValueError(
-            f"{name} must be above lower_bounds for every task, but their differences are {above}."
+            f"{name} must be above lower_bounds for every task, but the differences are {above}."
         )
     return above

@@ -11,27 +11,27 @@ from jaxmtl._typing import Array
 
 
 def masked_mean(values: Array, mask: Array, axis: int | Sequence[int] | None = None) -> Array:
-    """Average over the entries that the mask selects; zero, with gradient zero, where it is empty.
+    """Average over the entries that the mask selects; zero, with zero gradient, if it is empty.
 
-    Together with ``active=mask.any()`` this is how a task does without labels in part of a batch:
-    sum_i m_i v_i / max(sum_i m_i, 1). Entries outside the mask, NaN and infinity too, change
+    Use it with ``active=mask.any()`` for a task without labels in part of a batch:
+    sum_i m_i v_i / max(sum_i m_i, 1). Entries outside the mask, also NaN and infinity, change
     neither the mean nor its gradient with respect to ``values``.
 
-    No function of the values can undo what made them, and zero times an infinite or NaN derivative
-    is NaN: labels that are NaN where they are missing must be replaced before they meet a
-    prediction, ``jnp.where(mask, labels, 0.0)``.
+    This function cannot undo how the values were computed, and zero times an infinite or NaN
+    derivative is NaN. If missing labels are NaN, they must be replaced before they are compared
+    with a prediction: ``jnp.where(mask, labels, 0.0)``.
 
     Args:
-      values: the losses of the examples, or their pixels.
+      values: the losses of the examples, or of their pixels.
       mask: bools of the shape of ``values``, True where there is a label.
       axis: the axis or axes to average over; all if None.
 
     Returns:
-      The mean, in the type of ``values`` (float32 for whole numbers and bools), summed up in
+      The mean, in the type of ``values`` (float32 for whole numbers and bools), accumulated in
       float32 or better.
 
     Raises:
-      ValueError: where ``mask`` is not of type bool, or not of the shape of ``values``.
+      ValueError: if ``mask`` is not of type bool, or does not have the shape of ``values``.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl
@@ -51,8 +51,8 @@ def masked_mean(values: Array, mask: Array, axis: int | Sequence[int] | None = N
         is_int = isinstance(number, int | np.integer) and not isinstance(number, bool)
         if not is_int or not -values.ndim <= number < values.ndim:
             raise ValueError(
-                f"axis must name axes of values, whose shape is {values.shape}, by int or by a"
-                f" tuple of ints, but it is {shown(axis)}."
+                f"axis must be an int or a tuple of ints that are axes of values, whose shape is"
+                f" {values.shape}, but it is {shown(axis)}."
             )
     axis = None if axis is None else tuple(axes)
     if mask.dtype != bool:

@@ -1,4 +1,4 @@
-"""How much each task counts, for the methods whose papers have such a vector."""
+"""Preference vectors, for the methods whose papers have one."""
 
 from typing import Any, NamedTuple
 
@@ -15,13 +15,13 @@ from jaxmtl.balancing._gram import equal_shares
 
 
 class Preference(NamedTuple):
-    """What the user wants of each task, and what it tells of the tasks.
+    """The user's preference among the tasks, and what it says about them.
 
     Attributes:
       vector: the preference, or None for equal shares.
-      num_tasks: T where it is known, else None.
-      names: the tasks' names where something was given by name.
-      ideal: the losses that are aimed at, or None for zeros.
+      num_tasks: T if it is known, else None.
+      names: the tasks' names if an argument was given by name.
+      ideal: the losses at which the method aims, or None for zeros.
     """
 
     vector: Any
@@ -39,7 +39,7 @@ def read_preference(
 ) -> Preference:
     """Check a preference, an ideal point and the number of tasks against each other.
 
-    With ``zeros``, a preference may be zero for some of the tasks, not for all.
+    With ``zeros``, a preference may be zero for some of the tasks, but not for all.
     """
     num_tasks = optional_num_tasks(num_tasks)
     vector, point = None, None
@@ -59,14 +59,14 @@ def read_preference(
 
 
 def preferences(wanted: Preference, given: Given) -> Array:
-    """The vector of this step: the user's, or equal shares of the tasks present; 0 where absent."""
+    """The vector of this step: the user's, or equal shares of the tasks present; 0 if absent."""
     if wanted.vector is None:
         return equal_shares(given.active, _dtype(given))
     return jnp.where(given.active, jnp.asarray(wanted.vector, _dtype(given)), 0)
 
 
 def above_ideal(wanted: Preference, given: Given) -> Array:
-    """The losses less the ideal point, L - z; 0 where absent."""
+    """The losses minus the ideal point, L - z; 0 for absent tasks."""
     losses = given.losses
     if wanted.ideal is not None:
         losses = losses - jnp.asarray(wanted.ideal, losses.dtype)

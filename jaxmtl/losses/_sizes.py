@@ -1,4 +1,4 @@
-"""Weights that bring a size of every task to that of one of them, or to a number."""
+"""Weights that scale every task to the size of one task, or to a number."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,12 @@ Named = tuple[tuple[str, str], ...]
 
 
 def read_size(reference: str | float) -> tuple[Callable[[Array, Any], Array], Named]:
-    """Read the size that is aimed at, or the name of the task that has it.
+    """Read the target size, or the name of the task that has it.
 
     Returns:
-      ``(sizes, place) -> weights``, with ``place`` (T,) bool, true at the task of that name where
-      it is there, else None; and what a ``Weighting`` says of an argument that is a name. The task
-      itself has weight one; where it is not there, or of size zero, all weights are zero.
+      ``(sizes, place) -> weights``, with ``place`` a (T,) bool array, true at the named task if it
+      is present, else None; and the entry for ``Weighting.named``. The named task has weight one;
+      if it is absent, or has size zero, all weights are zero.
     """
     if not isinstance(reference, str):
         size = check_above("reference", reference, 0)

@@ -22,7 +22,7 @@ class BRDRState(NamedTuple):
     Attributes:
       root: (T,) square roots of the averaged squares of the losses.
       average: (T,) averaged weights.
-      steps: (T,) int32, how many steps there were.
+      steps: (T,) int32, the number of steps.
     """
 
     root: Array
@@ -34,30 +34,29 @@ class BRDRState(NamedTuple):
 def brdr(
     num_tasks: int, *, decay: float = 0.999, lower_bounds: TaskVector | None = None
 ) -> Balancer:
-    """Weigh by the inverse residual decay rate, so that all losses decay alike.
+    """Weigh by the inverse residual decay rate, so that all losses decay at the same rate.
 
-    c_i = L_i / sqrt(EMA(L_i^2)), w_i = EMA(c_i / mean_j c_j): a loss that falls has a small c, and
-    less weight. Both averages are corrected for their start, so that all weights are one at first.
+    c_i = L_i / sqrt(EMA(L_i^2)), w_i = EMA(c_i / mean_j c_j): a loss that falls has a small c and
+    gets less weight. Both averages are corrected for their start, so all weights are one at first.
 
     Args:
-      num_tasks: T, or the number of points of an equation, with (N,) losses, the squared residuals.
+      num_tasks: T, or the number of points of an equation with (N,) losses, the squared residuals.
       decay: the share of the old averages, from 0 to less than 1.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts as zero.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts as zero.
 
     Returns:
       A balancer that reads the losses. Scale: T g on T identical gradients g, since the weights
       have a mean of one as long as no task is absent. Degree 1 in the gradients, 0 in the losses,
-      each of which may have its own unit. A loss that has always been zero has
-      weight zero. Absent tasks keep their averages.
+      each of which may have its own unit. A loss that has always been zero has weight zero. Absent
+      tasks keep their averages.
 
-    Deviations from the paper: averages are corrected for their start in place of weights that
-    begin at one; and there is no epsilon.
+    Deviations from the paper: averages are corrected for their start, while the paper starts the
+    weights at one; and there is no epsilon.
 
     Raises:
-      ValueError: where ``decay`` is not from 0 to less than 1; at update, where ``losses`` are
-        missing.
+      ValueError: if ``decay`` is not from 0 to less than 1; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -1,4 +1,4 @@
-"""COSMOS: the weighted sum, and losses in the direction of the preference."""
+"""COSMOS: the weighted sum of the losses, with their direction held to the preference."""
 
 from jaxmtl._checks import check_at_least
 from jaxmtl._typing import Array, PyTree, TaskVector
@@ -18,33 +18,33 @@ def cosmos(
     ideal: TaskVector | None = None,
     num_tasks: int | None = None,
 ) -> Balancer:
-    """Descend the weighted sum less the cosine between preference and losses, <p, L> - beta cos.
+    """Descend the weighted sum minus the cosine of preference and losses, <p, L> - beta cos.
 
     With u = p/||p||, v = L/||L|| and cos = <u, v> the weights are the gradient in the losses,
-    w = p - beta (u - cos v) / ||L||. They may be negative: a task that is better off than the
-    preference says gives way.
+    w = p - beta (u - cos v) / ||L||. A weight may be negative if its task's loss is lower than the
+    preference requires; that loss then rises in favour of the others.
 
     Args:
       preference: (T,) array or tree of scalars p >= 0, not all 0; 1/T each if None (over the tasks
-        present). It may be traced, and is then not checked: a front is one ``jax.vmap`` over
-        preferences, and a step that trains a network conditioned on its preference, as the paper
-        does, draws one (``jax.random.dirichlet``) and builds the balancer around it (the state
-        does not depend on it).
-      beta: how strongly the direction of the losses is held to; the paper's lambda. The authors
-        take 2 by default, from 0.01 (tabular data) to 8.
-      ideal: (T,) array or tree of scalars z, the least values of the losses, which are measured
-        from there, L - z; zeros if None. Needed for losses that may be negative or pass zero.
-      num_tasks: T, if the state is to keep the task weights and ``preference`` does not tell it.
+        present). It may be traced, and is then not checked. So one ``jax.vmap`` over preferences
+        trains a whole front, and a training step for a network conditioned on its preference, as in
+        the paper, can draw a preference (``jax.random.dirichlet``) and build the balancer from it
+        (the state does not depend on it).
+      beta: how strongly the losses are held to the direction of the preference; lambda in the
+        paper. The authors use 2 by default, and from 0.01 (tabular data) to 8.
+      ideal: (T,) array or tree of scalars z, the smallest possible losses; L - z replaces L. Zeros
+        if None. Needed for losses that may be negative or cross zero.
+      num_tasks: T; needed to keep the task weights in the state, unless ``preference`` gives it.
 
     Returns:
-      A balancer that reads the losses. Scale: g on T identical gradients g where preferences and
+      A balancer that reads the losses. Scale: g on T identical gradients g if preferences and
       losses are equal. Degree 1 in the gradients; none in the losses, whose sum grows with their
-      unit while the cosine does not. Where all losses are zero, or proportional to the preference
-      to within their rounding, w = p.
+      unit while the cosine does not. If all losses are zero, or proportional to the preference to
+      within rounding error, w = p.
 
     Raises:
-      ValueError: where beta or a preference is below zero, no preference above it, or the number of
-        values is not that of the tasks; at update, where ``losses`` are missing.
+      ValueError: if beta or a preference is below zero, if no preference is above zero, or if the
+        number of values is not the number of tasks; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -1,4 +1,4 @@
-"""CoV weighting: more weight to the losses that still vary much, relative to their mean."""
+"""CoV weighting: more weight to the losses that vary much relative to their mean."""
 
 from typing import NamedTuple
 
@@ -21,9 +21,9 @@ class CoVState(NamedTuple):
 
     Attributes:
       mean_loss: (T,) mean losses.
-      mean_ratio: (T,) mean of the losses over the mean loss before them.
-      squares: (T,) squared deviations of these ratios from their mean, summed.
-      steps: (T,) int32, how many steps there were.
+      mean_ratio: (T,) mean of the ratios of each loss to the mean of the losses before it.
+      squares: (T,) sum of the squared deviations of these ratios from their mean.
+      steps: (T,) int32, the number of steps.
     """
 
     mean_loss: Array
@@ -37,25 +37,25 @@ def cov_weighting(num_tasks: int, *, lower_bounds: TaskVector | None = None) -> 
     """Weigh by the coefficient of variation of the loss ratios seen so far.
 
     With l_i(t) = L_i(t) / mean of L_i before t: w_i = (std l_i / mean l_i) / sum_j (std l_j / mean
-    l_j), of the steps before this one. All weights are equal until every task present has been
-    there twice, and where nothing has varied.
+    l_j), over the steps before this one. All weights are equal until every task present has been
+    present twice before, and if no loss has varied.
 
     Args:
       num_tasks: T.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts as zero.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts as zero.
 
     Returns:
       A balancer that reads the losses. Scale: g on T identical gradients g, since the weights sum
       to one over the tasks present. Degree 1 in the gradients, 0 in the losses, each of which may
-      have its own unit. A mean loss of zero counts as unchanged.
-      Absent tasks keep their statistics.
+      have its own unit. If the mean loss is zero, the loss counts as unchanged. Absent tasks keep
+      their statistics.
 
     Deviations from the authors' code: nothing is added to the variance.
 
     Raises:
-      ValueError: where ``num_tasks`` is not a positive int; at update, where ``losses`` are
+      ValueError: if ``num_tasks`` is not a positive int; at update, if ``losses`` are
         missing.
 
     Examples:

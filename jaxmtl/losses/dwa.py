@@ -16,14 +16,14 @@ from jaxmtl.solvers.scaling import reciprocal
 
 
 class DWAState(NamedTuple):
-    """Mean losses of the last two windows of each task, and of the one that is filling.
+    """Mean losses of each task over its last two full windows and over the current one.
 
     Attributes:
       before_last: (T,) mean losses of the window before the last, zero until there is one.
       last: (T,) mean losses of the last full window, zero until there is one.
-      filling: (T,) mean losses of the window that is filling.
-      seen: (T,) int32, steps in it.
-      windows: (T,) int32, how many were full.
+      filling: (T,) mean losses of the current window.
+      seen: (T,) int32, the number of steps in the current window.
+      windows: (T,) int32, the number of full windows.
     """
 
     before_last: Array
@@ -43,26 +43,26 @@ def dwa(
 ) -> Balancer:
     """Weigh by how slowly each loss fell over the last two windows of steps.
 
-    w = T softmax(r / temperature), r_i = mean L_i over the last window / mean L_i over the one
-    before. All weights are 1 until a task has two windows.
+    w = T softmax(r / temperature), r_i = mean L_i over the last window / mean L_i over the window
+    before it. All weights are 1 until a task has two windows.
 
     Args:
       num_tasks: T.
-      window: steps in a window; the paper takes an epoch.
+      window: number of steps in a window; an epoch in the paper.
       temperature: the higher, the more even the weights.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts as zero.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts as zero.
 
     Returns:
       A balancer that reads the losses. Scale: T g on T identical gradients g, since the weights sum
       to T (the number of tasks present). Degree 1 in the gradients, 0 in the losses. A task's
-      window counts the steps in which it was present. A window of losses of zero counts as
-      unchanged, r = 1.
+      window counts the steps at which it was present. A window in which all losses are zero counts
+      as unchanged, r = 1.
 
     Raises:
-      ValueError: where ``window`` is not a positive int or ``temperature`` not above zero; at
-        update, where ``losses`` are missing.
+      ValueError: if ``window`` is not a positive int or ``temperature`` not above zero; at
+        update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -13,14 +13,14 @@ def equal(*, num_tasks: int | None = None) -> Balancer:
     """Weigh all tasks equally, w_i = 1/T.
 
     Args:
-      num_tasks: T, if the state is to keep the task weights.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads nothing. Scale: g on T identical gradients g. Degree 1. With
-      ``active``, the mean is over the tasks present.
+      ``active``, it averages over the tasks present.
 
     Raises:
-      ValueError: where ``num_tasks`` is not a positive int.
+      ValueError: if ``num_tasks`` is not a positive int.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

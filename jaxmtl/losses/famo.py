@@ -1,4 +1,4 @@
-"""FAMO: weights under which all losses fall at the same relative speed."""
+"""FAMO: learned weights with which all losses fall at the same relative speed."""
 
 from typing import Any, NamedTuple
 
@@ -19,15 +19,15 @@ from jaxmtl.losses._softmax import softmax
 
 
 class FAMOState(NamedTuple):
-    """The logits xi with their optimizer, and the step that they have still to learn from.
+    """The logits xi with their optimizer, and the last step, from which they have yet to learn.
 
     Attributes:
       logits: (T,) xi.
-      learner: its optimizer's state.
-      last: (T,) losses of the last step in which the task was present.
-      pending: (T,) bool, whether xi has still to learn from that step.
-      after: (T,) losses of the same batch after the step, where they were recorded.
-      recorded: (T,) bool, where they were.
+      learner: the state of the optimizer of xi.
+      last: (T,) losses of the last step at which the task was present.
+      pending: (T,) bool, whether xi has yet to learn from that step.
+      after: (T,) losses of the same batch after the step, if they were recorded.
+      recorded: (T,) bool, whether they were recorded.
     """
 
     logits: Array
@@ -45,20 +45,20 @@ def famo(
     optimizer: optax.GradientTransformation | None = None,
     lower_bounds: TaskVector | None = None,
 ) -> Balancer:
-    """Learn weights under which all losses fall at the same relative speed.
+    """Learn weights with which all losses fall at the same relative speed.
 
     With z = softmax(xi), xi starting at zero, and D_i = L_i - b_i the weights of a step are
       w_i = c z_i / D_i,  c = 1 / sum_j z_j / D_j,
-    the gradient of sum_i z_i log D_i, rescaled to weights that sum to one. After the step xi
-    descends the change of the log losses,
+    the gradient of sum_i z_i log D_i, rescaled so that the weights sum to one. After the step xi
+    descends along the change of the log losses,
       delta_i = log D_i(before) - log D_i(after),
       dxi = J_softmax' delta = z * (delta - <z, delta>),
-    so that the tasks that fell most lose weight. The optimizer's step on xi is taken at the next
-    update, in one of two forms:
-      exact: D(after) on the same batch, which ``famo_after_step`` records at the price of a second
+    so that the tasks whose losses fell most lose weight. The optimizer takes its step on xi at the
+    next update, in one of two forms:
+      exact: with D(after) on the same batch, which ``famo_after_step`` records; this costs a second
         evaluation of the losses (no gradients);
-      next batch: where nothing was recorded, the losses of the next batch that has the task stand
-        in for it, at no cost and with the noise of the batches.
+      next batch: if nothing was recorded, with the losses of the next batch that has the task, at
+        no cost and with the noise of the batches.
 
     Args:
       num_tasks: T.
@@ -69,16 +69,17 @@ def famo(
 
     Returns:
       A balancer that reads the losses. Scale: g on T identical gradients g, since the weights sum
-      to one. Degree 1 in the gradients, 0 in the losses (where ``lower_bounds`` are zero). A loss
-      below its bound counts by its distance; one exactly at it has weight zero. Its state keeps
-      ``method.logits``, xi.
+      to one. Degree 1 in the gradients, 0 in the losses (if ``lower_bounds`` are zero). A loss
+      below its bound counts with its distance from it; a loss exactly at its bound has weight zero.
+      The state keeps ``method.logits``, xi.
 
-    Deviations from the paper: 1/D and log D are exact, without an epsilon of 1e-8 on D, which would
-    be a scale. Absent tasks keep their logits; the softmax is over the tasks present.
+    Deviations from the paper: 1/D and log D are exact. The paper adds an epsilon of 1e-8 to D,
+    which would depend on the unit. Absent tasks keep their logits; the softmax is over the tasks
+    present.
 
     Raises:
-      ValueError: where ``num_tasks`` is not a positive int, or ``lower_bounds`` are not finite and
-        one a task; at update, where ``losses`` are missing.
+      ValueError: if ``num_tasks`` is not a positive int, or ``lower_bounds`` are not one finite
+        number per task; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl, optax
@@ -105,14 +106,14 @@ def famo(
         return FAMOState(zeros, init_learner(zeros, learner), zeros, no, zeros, no)
 
     def log_distance(losses: Array) -> tuple[Array, Array]:
-        """The logarithm of D, that of the least normal number where D is zero; where it is not."""
+        """log D, with the smallest normal number for a D of zero; and where D is not zero."""
         away, tiny = jnp.abs(distance(losses, bounds)), jnp.finfo(losses.dtype).tiny
         return jnp.log(jnp.maximum(away, tiny)), away >= tiny
 
     def update(given: Given, state: FAMOState) -> tuple[Array, FAMOState]:
         active, losses = given.active, given.losses
         logs, positive = log_distance(losses)
-        # What the last step did is known where it was recorded, or where the task is here again.
+        # The effect of the last step is known if it was recorded, or if the task is present again.
         known = state.pending & (state.recorded | active)
         after = jnp.where(state.recorded, log_distance(state.after)[0], logs)
         fell = jnp.where(known, log_distance(state.last)[0] - after, 0)
@@ -140,17 +141,17 @@ def famo_after_step(opt_state: PyTree, losses: TaskVector) -> PyTree:
     """Record the losses after a step, for the exact form of ``famo``.
 
     Call it after ``optax.apply_updates`` with the losses of the same batch at the new parameters.
-    What is not recorded, or not finite, the next batch stands in for.
+    For a loss that is not recorded, or not finite, ``famo`` uses the loss of the next batch.
 
     Args:
       opt_state: the state of ``famo``, or of any optax transformation that contains it.
-      losses: (T,) array or tree of scalars, in the order in which the balancer has them.
+      losses: (T,) array or tree of scalars, in the order of the balancer's losses.
 
     Returns:
-      The state with the losses recorded; all else is as it was.
+      The state with the losses recorded, and otherwise unchanged.
 
     Raises:
-      ValueError: where no state of ``famo`` is found, or the number of losses is not its own.
+      ValueError: if no state of ``famo`` is found, or the number of losses is not its T.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl, optax
@@ -176,7 +177,8 @@ def famo_after_step(opt_state: PyTree, losses: TaskVector) -> PyTree:
         if not is_famo(node):
             return node
         values = jnp.asarray(task_vector("losses", losses, node.last.shape[0]), node.last.dtype)
-        # Not twice: after a step that was skipped, the state is still that of the step before.
+        # Record once only: after a step that was skipped, the state is still that of the step
+        # before.
         new = node.pending & ~node.recorded & jnp.isfinite(values)
         return node._replace(
             after=jnp.where(new, jax.lax.stop_gradient(values), node.after),

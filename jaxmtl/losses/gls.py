@@ -14,22 +14,22 @@ from jaxmtl.solvers.scaling import reciprocal
 
 @described
 def gls(*, lower_bounds: TaskVector | None = None, num_tasks: int | None = None) -> Balancer:
-    """Weigh as the gradient of the geometric mean does, w_i = (prod_j L_j)^(1/T) / (T L_i).
+    """Weigh by the gradient of the geometric mean, w_i = (prod_j L_j)^(1/T) / (T L_i).
 
     Args:
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts by its distance.
-      num_tasks: T, if the state is to keep the task weights.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts with its distance from it.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
-      A balancer that reads the losses. Scale: g on T identical gradients g where the losses are
-      equal. Degree 1 in the gradients, 0 in the losses. The mean is taken of the logarithms, since
-      the product would underflow. Losses below zero count by their size; one of exactly zero makes
-      all weights zero, as the geometric mean is then at its least.
+      A balancer that reads the losses. Scale: g on T identical gradients g if the losses are
+      equal. Degree 1 in the gradients, 0 in the losses. The mean is computed from logarithms, since
+      the product would underflow. A negative loss counts with its absolute value; a loss of exactly
+      zero makes all weights zero, since the geometric mean is then at its minimum.
 
     Raises:
-      ValueError: at update, where ``losses`` are missing.
+      ValueError: at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -1,4 +1,4 @@
-"""Group DRO: the weights that are worst for the model, and DoReMi's with a reference."""
+"""Group DRO: the worst-case weights for the model, and DoReMi's with reference losses."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from jaxmtl.balancing._base import Balancer, Given, Weighting
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._gram import count_present
 
-# DoReMi's share of even weights.
+# The share of equal weights in DoReMi.
 EVEN = 1e-3
 
 
@@ -23,8 +23,8 @@ class GroupDROState(NamedTuple):
 
     Attributes:
       log_weights: (T,) logarithms of the weights, whose sum is one.
-      mean_weights: (T,) mean of the weights over all steps: what DoReMi is run for.
-      steps: how many there were.
+      mean_weights: (T,) mean of the weights over all steps: the result of DoReMi.
+      steps: the number of steps.
     """
 
     log_weights: Array
@@ -36,32 +36,33 @@ class GroupDROState(NamedTuple):
 def group_dro(
     num_tasks: int, *, rate: float = 0.01, reference: TaskVector | None = None
 ) -> Balancer:
-    """Raise the weight of each task by the exponential of its loss.
+    """Multiply the weight of each task by the exponential of its loss at every step.
 
-    q_i <- q_i exp(rate L_i) / sum_j q_j exp(rate L_j), from 1/T on: ascent of the weights, beside
-    the model's descent, towards min over models of the max over tasks of L_i. With a reference, of
-    DoReMi's: rate max(L_i - L_i^ref, 0) in the exponent, and then q <- 0.999 q + 0.001 / T.
+    q_i <- q_i exp(rate L_i) / sum_j q_j exp(rate L_j), starting from 1/T. The weights ascend while
+    the model descends, towards the minimum over models of the maximum over tasks of L_i. With a
+    reference it is DoReMi: the exponent is rate max(L_i - L_i^ref, 0), and then
+    q <- 0.999 q + 0.001 / T.
 
     Args:
       num_tasks: T.
-      rate: how fast weights follow, in units of 1/L.
+      rate: how fast the weights follow the losses, in units of 1/L.
       reference: (T,) array or tree of scalars, the losses of a model that was trained before; by
-        name where the losses have names.
+        name if the losses have names.
 
     Returns:
       A balancer that reads the losses. Scale: g on T identical gradients g, since the weights sum
-      to one over the tasks present. Degree 1 in the gradients, none in the
-      losses, since the rate has a unit. Losses of any sign will do. Absent tasks keep their
-      share, and the present ones theirs together. ``mean_weights`` in the state is DoReMi's result,
-      the mixture to train the next model with.
+      to one over the tasks present. Degree 1 in the gradients, none in the losses, since the rate
+      has a unit. The losses may have any sign. Absent tasks keep their share, and the sum of the
+      present tasks' shares does not change. ``mean_weights`` in the state is DoReMi's result, the
+      mixture with which to train the next model.
 
-    Deviations from the papers: none in group DRO's weights without its generalisation adjustment;
-    DoReMi averages the weights over the steps as here, and clips the excess token by token, which
-    is left to the losses.
+    Deviations from the papers: none for group DRO without its generalisation adjustment. DoReMi
+    averages the weights over the steps as here, but clips the excess token by token; here this is
+    left to the losses.
 
     Raises:
-      ValueError: where ``rate`` is not above zero, or the reference is not of T finite numbers; at
-        update, where ``losses`` are missing.
+      ValueError: if ``rate`` is not above zero, or the reference is not of T finite numbers; at
+        update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -16,7 +16,7 @@ from jaxmtl.losses._lower_bounds import excess, read_lower_bounds
 
 
 class IMTLLState(NamedTuple):
-    """The (T,) logarithms of the weights, and their optimizer's state."""
+    """The (T,) logarithms of the weights, and the state of their optimizer."""
 
     log_weights: Array
     learner: Learner
@@ -32,23 +32,23 @@ def imtl_l(
     """Learn weights exp(s_i) that bring every weighted loss to one.
 
     Descends sum_i exp(s_i) L_i - s_i in s, starting at zero, together with the parameters: the
-    weights of a step are those before its update of s. At rest exp(s_i) = 1/L_i.
+    weights of a step are those before its update of s. At equilibrium exp(s_i) = 1/L_i.
 
     Args:
       num_tasks: T.
       optimizer: any optax optimizer for s, run separately for each task; by default
         ``optax.adam(1e-2)``.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: one that is at its bound, or below, leaves its weight as it is.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss at or below its
+        bound does not change its weight.
 
     Returns:
       A balancer that reads the losses. Scale: T g on T identical gradients g at the start. Degree 1
-      in the gradients. Its state keeps ``method.log_weights``, s, within +-40 so that a loss
-      that stays next to its bound leaves it finite.
+      in the gradients. Its state keeps ``method.log_weights``, s, within +-40, so that s stays
+      finite if a loss stays near its bound.
 
     Raises:
-      ValueError: where ``num_tasks`` is not a positive int; at update, where ``losses`` are
+      ValueError: if ``num_tasks`` is not a positive int; at update, if ``losses`` are
         missing.
 
     Examples:

@@ -21,27 +21,27 @@ def initial_loss(
 ) -> Balancer:
     """Weigh each task by the reciprocal of its loss at the start, w_i = 1 / L_i(0).
 
-    Every weighted loss starts at one, whatever its unit.
+    Every weighted loss starts at one, in any unit.
 
     Args:
       num_tasks: T.
-      values: (T,) array or tree of scalars, the losses at the start where theory tells them:
-        ``jaxmtl.theory.zero_output_cross_entropy`` and ``zero_output_squared_error``. Measured
-        over the first batches if None.
+      values: (T,) array or tree of scalars, the losses at the start if theory gives them:
+        ``jaxmtl.theory.zero_output_cross_entropy`` and ``zero_output_squared_error``. If None, they
+        are measured over the first batches.
       num_batches: how many batches to average the measurement over. During them each weight is
         the reciprocal of the mean so far; a task's count starts with the first batch that has it.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts by its distance.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts with its distance from it.
 
     Returns:
-      A balancer that reads the losses (and ignores them where ``values`` are given). Scale:
-      (sum_i 1/L_i(0)) g on T identical gradients g. Degree 1 in the gradients once measured. An
-      initial loss below zero counts by its size; at exactly zero the weight is zero, since no
-      scale was seen.
+      A balancer that reads the losses (and ignores them if ``values`` are given). Scale:
+      (sum_i 1/L_i(0)) g on T identical gradients g. Degree 1 in the gradients after the
+      measurement. A negative initial loss counts with its absolute value; if it is exactly zero the
+      weight is zero, since there is no scale.
 
     Raises:
-      ValueError: where ``values`` are not finite, above ``lower_bounds`` and one a task, or
+      ValueError: if ``values`` are not one finite number per task, above ``lower_bounds``, or if
         ``num_batches`` is below 1.
 
     Examples:

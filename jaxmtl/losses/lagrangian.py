@@ -1,4 +1,4 @@
-"""Constraints on losses: multipliers that rise while a bound is exceeded, and fall below it."""
+"""Constraints on losses: multipliers rise while a loss exceeds its bound, and fall below it."""
 
 from typing import NamedTuple
 
@@ -17,20 +17,20 @@ from jaxmtl.balancing._described import described
 from jaxmtl.balancing._state import keep
 
 FORMS = ("additive", "damped", "pi", "log")
-# A multiplier of "log" never comes to zero, from where no factor would bring it back.
+# A multiplier of "log" must not reach zero, since no factor could raise it again.
 LEAST = 1e-8
 
 
 class LagrangianState(NamedTuple):
-    """The multipliers, and a report of each constraint at the last step that had its task.
+    """The multipliers, and a report of each constraint at its task's last step.
 
     Attributes:
-      multipliers: (T,) lambda; one at the objectives.
-      slack: (T,) b - L: below zero where a constraint is violated, infinite at the objectives.
-      at_largest: (T,) bool, where the multiplier is at its maximum: if this stays, the bound cannot
-        be met, or not beside the others.
+      multipliers: (T,) lambda; one for objectives.
+      slack: (T,) b - L: below zero if a constraint is violated, infinite for objectives.
+      at_largest: (T,) bool, whether the multiplier is at its maximum. If this stays true, the bound
+        cannot be met, or not together with the others.
       average: (T,) averages of L - b.
-      steps: (T,) int32, how many steps there were.
+      steps: (T,) int32, the number of steps.
     """
 
     multipliers: Array
@@ -57,34 +57,39 @@ def lagrangian(
       damped: the same; weight lambda_i + damping max(0, v_i), the augmented Lagrangian;
       pi: the same; weight lambda_i + damping EMA(v_i), integral and proportional control;
       log: lambda_i <- lambda_i exp(rate EMA(v_i)), from 1; weight lambda_i (GECO),
-    with weights kept in [0, largest] too. The multipliers move first, then weigh the step.
+    with weights kept in [0, largest] too. At each step the multipliers are updated first, and then
+    give the weights.
 
     Args:
       bounds: (T,) sequence or tree of numbers b in ``jax.tree.leaves`` order of the losses; None
         (or infinity) for an objective.
-      form: "additive", "damped", "pi" or "log". Plain ascent circles around the solution where
-        losses are not strongly convex; "damped" and "pi" do so less.
-      rate: how fast multipliers follow; in "log" in units of 1/L.
-      damping: the weight of the present violation in "damped", of the averaged one in "pi".
+      form: "additive", "damped", "pi" or "log". Plain gradient ascent circles around the solution
+        if losses are not strongly convex; "damped" and "pi" do so less.
+      rate: how fast the multipliers follow the violations; in "log" in units of 1/L.
+      damping: the weight of the current violation in "damped", of the averaged one in "pi".
       decay: the share of the old value in the averages of "pi" and "log", from 0 to less than 1.
-      largest: the maximum of each multiplier and weight. Where a bound cannot be met the multiplier
-        stops there, and ``at_largest`` in the state says so.
+      largest: the maximum of each multiplier and weight. If a bound cannot be met the multiplier
+        stops there, and ``at_largest`` in the state is true.
 
     Returns:
-      A balancer that reads the losses, of any sign. Scale: the number of objectives, and the
-      multipliers, times g on T identical gradients g. Degree 1 in the gradients, none in the
-      losses, since bounds and rate have units. ``find_state(opt_state).method`` has
-      ``multipliers``, ``slack`` and ``at_largest``; ``by_task`` gives them the losses' names, and
-      ``scalars`` lists them. An absent task's multiplier does not move.
+      A balancer that reads the losses, which may have any sign. Scale: the number of objectives
+      plus the sum of the multipliers, times g, on T identical gradients g. Degree 1 in the
+      gradients, none in the losses, since bounds and rate have units.
+      ``find_state(opt_state).method`` has ``multipliers``, ``slack`` and ``at_largest``;
+      ``by_task`` gives them the losses' names, and ``scalars`` lists them. The multiplier of an
+      absent task does not change.
 
-    Deviations from the papers: everything is bounded by ``largest``, in "log" also from below, by
+    Deviations from the papers: everything is bounded above by ``largest``, in "log" also below by
+    1e-8 times it; the integral of "pi" stays at zero or above, so that a constraint that was slack
+    for a long time acts at once; averages are corrected for their start; the paper's average in
+    GECO has a decay of 0.99.
     1e-8 of it; the integral of "pi" stays at zero or above, so that a constraint that was slack for
     long acts at once; averages are corrected for their start; the average of GECO has a decay of
     0.99 in the paper.
 
     Raises:
-      ValueError: where a bound is no number, NaN or minus infinity, where ``form`` is unknown or a
-        number is out of its range; at update, where ``losses`` are missing.
+      ValueError: if a bound is not a number, is NaN or minus infinity, if ``form`` is unknown or a
+        number is out of its range; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -130,7 +135,7 @@ def lagrangian(
 
     def update(given: Given, state: LagrangianState) -> tuple[Array, LagrangianState]:
         active, dtype = given.active, given.losses.dtype
-        # Within a range in which differences are finite too.
+        # Within this range differences are finite too.
         reach = jnp.finfo(dtype).max / 4
         excess = jnp.clip(given.losses - jnp.asarray(known, dtype), -reach, reach)
         average, steps = follow(state.average, state.steps, excess, active & bounded, decay)

@@ -1,4 +1,4 @@
-"""PBI: down the preferred ray, and back to it."""
+"""PBI: descend along the preferred ray, and return to it."""
 
 from jaxmtl._checks import check_at_least
 from jaxmtl._typing import Array, PyTree, TaskVector
@@ -19,32 +19,32 @@ def pbi(
 ) -> Balancer:
     """Descend the penalty-based boundary intersection d1 + theta d2.
 
-    With f = L - z and u = p/||p||, d1 = <f, u> is how far the losses are along the ray of the
-    preference and d2 = ||f - d1 u|| how far off it. The weights are the gradient in the losses,
-    w = u + theta (f - d1 u) / d2. They may be negative: a task that is better off than the ray says
-    gives way. On the ray itself, where d2 has no gradient, w = u.
+    With f = L - z and u = p/||p||, d1 = <f, u> is the distance of the losses along the ray of the
+    preference, and d2 = ||f - d1 u|| their distance from it. The weights are the gradient in the
+    losses, w = u + theta (f - d1 u) / d2. A weight may be negative if its task's loss is lower than
+    on the ray; that loss then rises in favour of the others. On the ray itself, where d2 has no
+    gradient, w = u.
 
     Args:
       preference: (T,) array or tree of scalars p >= 0, not all 0; 1/T each if None (over the tasks
-        present). Losses proportional to p are aimed at: the larger p_i, the larger L_i may be. It
-        may be traced, and is then not checked: a front is one ``jax.vmap`` over preferences, and a
-        step that trains a network conditioned on its preference draws one and builds the balancer
-        around it (the state does not depend on it).
-      theta: how strongly the ray is held to.
+        present). The method aims at losses proportional to p: the larger p_i, the larger L_i may
+        be. It may be traced, and is then not checked. So one ``jax.vmap`` over preferences trains a
+        whole front, and a training step for a network conditioned on its preference can draw a
+        preference and build the balancer from it (the state does not depend on it).
+      theta: how strongly the losses are held to the ray.
       ideal: (T,) array or tree of scalars z, where the ray starts; zeros if None.
-      num_tasks: T, if the state is to keep the task weights and no vector tells it.
+      num_tasks: T; needed to keep the task weights in the state, unless a vector argument gives it.
 
     Returns:
-      A balancer that reads the losses. Scale: sqrt(T) g on T identical gradients g where
-      preferences and losses are equal. Degree 1 in the gradients, 0 in the losses (where ``ideal``
-      is zero).
+      A balancer that reads the losses. Scale: sqrt(T) g on T identical gradients g if preferences
+      and losses are equal. Degree 1 in the gradients, 0 in the losses (if ``ideal`` is zero).
 
-    Deviations from the paper: d1 carries the sign of <f, u>, so that losses below the ideal point
-    go on falling. Losses nearer to the ray than their rounding count as on it.
+    Deviations from the paper: d1 has the sign of <f, u>, so that losses below the ideal point
+    continue to fall. Losses that are nearer to the ray than their rounding error count as on it.
 
     Raises:
-      ValueError: where theta or a preference is below zero, no preference above it, or the number
-        of values is not that of the tasks; at update, where ``losses`` are missing.
+      ValueError: if theta or a preference is below zero, if no preference is above zero, or if the
+        number of values is not the number of tasks; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -1,4 +1,4 @@
-"""Fair resource allocation: the larger a loss, the more weight, by a power."""
+"""Fair resource allocation: weights that are a power of the losses."""
 
 import jax.numpy as jnp
 
@@ -18,27 +18,28 @@ def power_mean(
 ) -> Balancer:
     """Weigh each task by a power of its loss, w_i = L_i^q / sum_j L_j^q.
 
-    The gradient of (sum_i L_i^(q+1) / T)^(1/(q+1)), the power mean of the losses, up to its length:
-    q = 0 is equal weights, and a large q the largest loss alone.
+    Up to its length, this is the gradient of the power mean of the losses,
+    (sum_i L_i^(q+1) / T)^(1/(q+1)). q = 0 gives equal weights, a large q the largest loss alone.
 
     Args:
-      power: q, from 0 on.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts as zero.
-      num_tasks: T, if the state is to keep the task weights.
+      power: q, at least 0.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts as zero.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
-      A balancer that reads the losses: of tasks, or (N,) losses of examples or of points. Scale: g
-      on T identical gradients g, since the weights sum to one over the tasks present. Degree 1 in
-      the gradients, 0 in a common unit of the losses; each loss in a unit of its own changes them.
-      A loss of zero has weight zero unless the power is; all weights are zero where all losses are.
+      A balancer that reads the losses, of tasks or (N,) losses of examples or points. Scale: g on T
+      identical gradients g, since the weights sum to one over the tasks present. Degree 1 in the
+      gradients, 0 in a common unit of the losses; if each loss has its own unit, the weights depend
+      on the units. A loss of zero has weight zero, except for a power of zero; if all losses are
+      zero, all weights are.
 
-    Deviations from the paper: the weights sum to one; there the length of the step follows from an
-    estimate of the gradient's Lipschitz constant.
+    Deviations from the paper: the weights sum to one; in the paper the length of the step follows
+    from an estimate of the gradient's Lipschitz constant.
 
     Raises:
-      ValueError: where ``power`` is below zero; at update, where ``losses`` are missing.
+      ValueError: if ``power`` is below zero; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -58,7 +59,7 @@ def power_mean(
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         sizes, tiny = excess(given.losses, bounds), jnp.finfo(given.losses.dtype).tiny
         counts = given.active & ((sizes >= tiny) | (jnp.asarray(power) == 0))
-        # In logarithms, and of ratios to the largest, or a power would leave the range of the type.
+        # From logarithms of ratios to the largest: the power itself could overflow or underflow.
         logs = jnp.log(jnp.maximum(sizes, tiny))
         largest = jnp.max(logs, where=counts, initial=jnp.log(tiny))
         return softmax(power * jnp.where(counts, logs - largest, 0), counts), state

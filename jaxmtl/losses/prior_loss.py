@@ -1,4 +1,4 @@
-"""Weights from the losses of a model that knows only the distribution of the targets."""
+"""Weights from the losses of a model that predicts from the distribution of the targets alone."""
 
 import jax
 
@@ -13,9 +13,9 @@ from jaxmtl.losses.static import static
 def prior_loss(values: TaskVector) -> Balancer:
     """Weigh each task by the reciprocal of its prior loss, w_i = 1 / L_i^prior.
 
-    The prior loss is what the best constant prediction costs: the model has learned nothing but
-    the distribution of the targets. It says better than the initial loss how hard a task is, since
-    that much is learned within a few steps.
+    The prior loss is the loss of the best constant prediction, of a model that has learned only the
+    distribution of the targets. It measures the difficulty of a task better than the initial loss,
+    since a network learns this much within a few steps.
 
     Args:
       values: (T,) array or tree of scalars, the prior losses, above zero. The helpers of
@@ -27,8 +27,8 @@ def prior_loss(values: TaskVector) -> Balancer:
       Degree 1.
 
     Raises:
-      ValueError: where a value is not finite and above zero, or their number is not that of the
-        tasks.
+      ValueError: if a value is not finite and above zero, or the number of values is not the number
+        of tasks.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

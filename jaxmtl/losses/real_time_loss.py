@@ -1,4 +1,4 @@
-"""Weights from the losses of the moment."""
+"""Weights from the current losses."""
 
 import jax.numpy as jnp
 
@@ -18,30 +18,31 @@ def real_time_loss(
     lower_bounds: TaskVector | None = None,
     num_tasks: int | None = None,
 ) -> Balancer:
-    """Weigh each task by the reciprocal of its present loss, w_i = r / sg(L_i).
+    """Weigh each task by the reciprocal of its current loss, w_i = r / sg(L_i).
 
-    Every weighted loss is r at every step: by default one, and the update is the gradient of
-    sum_i log L_i. With the name of a loss as ``reference``, r is that loss, which keeps the weight
-    one while the others are brought to its size, as in distillation ("magnitude matching").
+    Every weighted loss is r at every step. By default r is one, and the update is the gradient of
+    sum_i log L_i. With the name of a loss as ``reference``, r is that loss: it keeps weight one and
+    the others are scaled to its size, as in distillation ("magnitude matching").
 
     Args:
-      reference: the size r, or the name of the loss that has it, such as "student" (the losses are
+      reference: the size r, or the name of the loss that gives it, such as "student" (the losses
+        are then passed to ``update`` by name).
         then passed to ``update``, by name).
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts by its distance.
-      num_tasks: T, if the state is to keep the task weights.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts with its distance from it.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
       A balancer that reads the losses. Scale: (sum_i r/L_i) g on T identical gradients g. Degree 1
-      in the gradients, -1 in the losses (0 with a named reference): the update does not change
-      where a loss and its gradient change unit together. A loss below zero counts by its size, so
-      that no task is ascended; at exactly zero the weight is zero. Where the reference is absent,
-      or exactly zero, all weights are.
+      in the gradients, -1 in the losses (0 with a named reference): the update does not change if
+      the unit of a loss, and so of its gradient, changes. A negative loss counts with its absolute
+      value, so that no loss is increased; a loss of exactly zero has weight zero. If the reference
+      is absent, or exactly zero, all weights are zero.
 
     Raises:
-      ValueError: where ``reference`` is neither a name nor a number above zero; at update, where
-        ``losses`` are missing, or none bears the name.
+      ValueError: if ``reference`` is neither a name nor a number above zero; at update, if
+        ``losses`` are missing, or none has that name.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

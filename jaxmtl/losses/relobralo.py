@@ -1,4 +1,4 @@
-"""ReLoBRaLo: more weight to the losses that made the least relative progress."""
+"""ReLoBRaLo: more weight to the losses with the least relative progress."""
 
 from typing import NamedTuple
 
@@ -18,11 +18,11 @@ from jaxmtl.losses._softmax import softmax
 
 
 class ReLoBRaLoState(NamedTuple):
-    """Weights, random key, and the losses that progress is measured from.
+    """Weights, random key, and the losses against which progress is measured.
 
     Attributes:
       weights: (T,) weights of the last step.
-      last: (T,) losses, above their bounds, of the last step in which the task was present.
+      last: (T,) losses, above their bounds, of the last step at which the task was present.
       first: the first losses.
       key_data: the random key of the next step.
     """
@@ -43,7 +43,7 @@ def relobralo(
     expected_saudade: float = 0.9999,
     lower_bounds: TaskVector | None = None,
 ) -> Balancer:
-    """Weigh by relative progress, now and then measured from the first step.
+    """Weigh by relative progress, at random steps measured from the first step.
 
     With bal(t, t') = T softmax(L(t) / (temperature L(t'))) and rho = 1 with probability
     ``expected_saudade``, else 0, the weights are an average over the steps, starting at one:
@@ -56,25 +56,26 @@ def relobralo(
         step.
       decay: the share of the old weights; alpha in the paper.
       temperature: the higher, the more even the weights.
-      expected_saudade: how likely the old weights are kept, rather than measured afresh from the
-        first step; 1 for no look back.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts as zero.
+      expected_saudade: the probability that the old weights are kept, rather than computed again
+        from the first step; 1 for no look-back.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts as zero.
 
     Returns:
       A balancer that reads the losses. Scale: T g on T identical gradients g, since the weights sum
-      to T. Degree 1 in the gradients, 0 in the losses, each of which may have its own unit. An
-      earlier loss of zero, or none, counts as unchanged.
-      Absent tasks keep their weights, and the present ones their sum. The authors' own defaults
-      differ: 0.999, 1 and 1 in their training script, 0.999, 0.1 and 0.99 in their tutorial.
+      to T. Degree 1 in the gradients, 0 in the losses, each of which may have its own unit. If the
+      earlier loss is zero or missing, the loss counts as unchanged. Absent tasks keep their
+      weights, and the sum of the present tasks' weights does not change. The authors' own defaults
+      for ``decay``, ``temperature`` and ``expected_saudade`` differ: 0.999, 1 and 1 in their
+      training script, 0.999, 0.1 and 0.99 in their tutorial.
 
-    Deviations from the authors' tutorial: the second step is no exception; there it takes
-    bal(t, t-1) alone.
+    Deviations from the authors' tutorial: the second step is no exception; the tutorial uses
+    bal(t, t-1) alone there.
 
     Raises:
-      ValueError: where ``key`` is none, the temperature not above zero, or one of the others not
-        from 0 to 1; at update, where ``losses`` are missing.
+      ValueError: if ``key`` is not a random key, the temperature is not above zero, or ``decay`` or
+        ``expected_saudade`` is not from 0 to 1; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -104,14 +105,15 @@ def relobralo(
     def update(given: Given, state: ReLoBRaLoState) -> tuple[Array, ReLoBRaLoState]:
         active, losses = given.active, excess(given.losses, bounds)
         first = observe(state.first, losses, active)
-        # Measured from T, not from the present sum, whose rounding would add up over the steps.
+        # From T, not from the sum of the weights, whose rounding errors would add up over the
+        # steps.
         total = num_tasks - jnp.sum(jnp.where(active, 0, state.weights))
 
         def balanced(before: Array) -> Array:
             return total * softmax(_ratio(losses, before) / temperature, active)
 
         next_key, step_key = next_keys(state.key_data, key)
-        # In float32 whatever the default type: the same key, the same look backs.
+        # In float32 for every default type, so that the same key gives the same look-backs.
         keep = jax.random.uniform(step_key, (), jnp.float32) < expected_saudade
         history = jnp.where(keep, state.weights, balanced(first.mean))
         weights = decay * history + (1 - decay) * balanced(state.last)
@@ -124,7 +126,7 @@ def relobralo(
 
 
 def _ratio(losses: Array, before: Array) -> Array:
-    """Losses relative to earlier ones; one where those are zero or not there yet."""
+    """Losses relative to earlier ones; one if the earlier loss is zero or missing."""
     limits = jnp.finfo(losses.dtype)
     usable = before >= limits.tiny
     ratio = jnp.where(usable, losses / jnp.where(usable, before, 1), 1)

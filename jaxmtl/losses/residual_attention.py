@@ -20,30 +20,31 @@ class AttentionState(NamedTuple):
 
 @described
 def residual_attention(num_points: int, *, decay: float = 0.999, rate: float = 0.01) -> Balancer:
-    """Weigh the points of an equation by how large their residuals have been, beside the largest.
+    """Weigh the points of an equation by their past residuals, relative to the largest.
 
     lambda_i <- decay lambda_i + rate |r_i| / max_j |r_j|, weight lambda_i^2 on L_i = r_i^2.
 
     Args:
-      num_points: N; the losses are (N,), squared residuals (or tasks, whose losses are squares).
+      num_points: N; the losses are (N,), squared residuals (or tasks whose losses are squares).
       decay: the share of the old multiplier, from 0 to less than 1.
-      rate: what the point with the largest residual gains at a step.
+      rate: what the multiplier of the point with the largest residual gains at a step.
 
     Returns:
-      A balancer that reads the losses, (N,) of them: one backward pass. Scale: T rate^2 g on T
-      identical gradients g of equal losses at the first step; later up to the bound of the weights,
-      (rate / (1 - decay))^2, which is 100 by default. Degree 1 in the gradients, 0 in the losses:
-      with L_i = r_i^2 / N the sum is the paper's mean. A loss below zero counts by its size.
+      A balancer that reads (N,) losses and costs one backward pass. Scale: T rate^2 g on T
+      identical gradients g of equal losses at the first step; later at most the bound of the
+      weights, (rate / (1 - decay))^2, which is 100 by default. Degree 1 in the gradients, 0 in the
+      losses: with L_i = r_i^2 / N the sum is the paper's mean. A negative loss counts with its
+      absolute value.
 
-      For a minibatch of the points scatter its losses, say which points these are, and the others
-      keep their multipliers: ``jnp.zeros(N).at[index].set(r**2)`` as the losses,
-      ``active=jnp.zeros(N, bool).at[index].set(True)``. Nothing but these vectors is of size N.
+      For a minibatch of the points, scatter its losses into (N,) and mark its points as active; the
+      others keep their multipliers: ``jnp.zeros(N).at[index].set(r**2)`` as the losses,
+      ``active=jnp.zeros(N, bool).at[index].set(True)``. Only these vectors have size N.
 
-    Deviations from the paper: none; of a minibatch the largest residual is that of its own points.
+    Deviations from the paper: none; in a minibatch the largest residual is that of its own points.
 
     Raises:
-      ValueError: where ``num_points`` is not a positive int, ``decay`` not from 0 to less than 1,
-        or ``rate`` not above zero; at update, where ``losses`` are missing.
+      ValueError: if ``num_points`` is not a positive int, ``decay`` is not from 0 to less than 1,
+        or ``rate`` is not above zero; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

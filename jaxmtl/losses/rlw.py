@@ -1,4 +1,4 @@
-"""RLW: random weights, fresh at every step."""
+"""RLW: random weights, drawn again at every step."""
 
 from typing import NamedTuple
 
@@ -21,20 +21,20 @@ class RLWState(NamedTuple):
 
 @described
 def rlw(key: Array | int, *, num_tasks: int | None = None) -> Balancer:
-    """Weigh by the softmax of standard normal numbers, drawn afresh at every step.
+    """Weigh by the softmax of standard normal numbers, drawn again at every step.
 
-    The baseline that a method has to beat: its weights are equal on average and noisy.
+    This is a baseline that every method should beat: the weights are equal on average, and noisy.
 
     Args:
       key: a JAX random key (or an int seed); it is kept in the state and split at every step.
-      num_tasks: T, if the state is to keep the task weights.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
-      A balancer that reads nothing. Scale: g on T identical gradients g. Degree 1. The shares are
-      of the tasks present.
+      A balancer that reads nothing. Scale: g on T identical gradients g. Degree 1. The softmax is
+      over the tasks present.
 
     Raises:
-      ValueError: where ``key`` is none.
+      ValueError: if ``key`` is not a random key.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -51,7 +51,7 @@ def rlw(key: Array | int, *, num_tasks: int | None = None) -> Balancer:
 
     def update(given: Given, state: RLWState) -> tuple[Array, RLWState]:
         next_key, step_key = next_keys(state.key_data, key)
-        # In float32 whatever the default type: the same key, the same weights.
+        # In float32 for every default type, so that the same key gives the same weights.
         logits = jax.random.normal(step_key, given.active.shape, jnp.float32)
         return jax.nn.softmax(logits, where=given.active), RLWState(next_key)
 

@@ -19,7 +19,7 @@ class SoftAdaptState(NamedTuple):
     """The last loss of each task.
 
     Attributes:
-      last: (T,) losses of the last step in which the task was present, zero before the first.
+      last: (T,) losses of the last step at which the task was present, zero before the first.
       seen: (T,) bool, whether there was one.
     """
 
@@ -41,30 +41,32 @@ def softadapt(
       w = softmax(beta s)                                        ("original")
       w = softmax(beta s / sum_j |s_j|)                          ("normalized")
       w_i = L_i exp(beta s_i) / sum_j L_j exp(beta s_j)          ("loss_weighted")
-    All weights are equal until every task present has a loss before this one.
+    All weights are equal until every task present has a previous loss.
 
     Args:
       num_tasks: T.
-      beta: how much more weight the worst gets; below zero it is the best that gets more.
+      beta: how strongly the weights favour the losses that rise most; below zero they favour the
+        losses that fall most.
       variant: "original", "normalized" (no unit in the exponent) or "loss_weighted" (more weight
         to large losses as well).
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, for the
-        loss-weighted variant, which then takes L - b in place of L; zeros if None. Below its bound
-        a loss counts as zero. The other variants take losses of any sign.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses, for the
+        "loss_weighted" variant only, in which L - b replaces L; zeros if None. A loss below its
+        bound counts as zero. The other variants accept losses of any sign.
 
     Returns:
       A balancer that reads the losses. Scale: g on T identical gradients g, since the weights sum
-      to one over the tasks present. Degree 1 in the gradients; in the losses 0 where "normalized",
-      else none, since beta has the unit of 1/L. A loss of zero has weight zero in the loss-weighted
-      variant, and all weights are zero where all losses are.
+      to one over the tasks present. Degree 1 in the gradients; 0 in the losses for "normalized",
+      otherwise none, since beta has the unit of 1/L. In the "loss_weighted" variant a loss of zero
+      has weight zero, and all weights are zero if all losses are.
 
     Deviations from the paper: the slope is the difference of the last two losses, not one of a
-    higher order. The normalised one divides by sum_j |s_j|; the authors' later package leaves out
-    the absolute value, and so favours the best whenever the losses fall.
+    higher order. The "normalized" variant divides by sum_j |s_j|; the authors' later package leaves
+    out the absolute value, and so favours the losses that fall most whenever the losses fall.
 
     Raises:
-      ValueError: for an unknown ``variant``, ``lower_bounds`` of another one, or where
-        ``num_tasks`` is not a positive int; at update, where ``losses`` are missing.
+      ValueError: for an unknown ``variant``, for ``lower_bounds`` with another variant than
+        "loss_weighted", or if ``num_tasks`` is not a positive int; at update, if ``losses`` are
+        missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -86,7 +88,7 @@ def softadapt(
     if bounds is not None and variant != "loss_weighted":
         raise ValueError(
             'lower_bounds are for variant="loss_weighted", but variant is'
-            f" {variant!r}, which takes losses of any sign: leave them out."
+            f" {variant!r}, which accepts losses of any sign: leave lower_bounds out."
         )
 
     def init(dtype: jnp.dtype) -> SoftAdaptState:

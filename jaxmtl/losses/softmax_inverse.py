@@ -1,4 +1,4 @@
-"""UW-SO: the weights that uncertainty weighting would converge to, in a softmax."""
+"""UW-SO: the weights to which uncertainty weighting would converge, in a softmax."""
 
 import jax.numpy as jnp
 
@@ -21,24 +21,25 @@ def softmax_inverse(
 ) -> Balancer:
     """Weigh by the softmax of the reciprocal losses, w = softmax(1 / (temperature L)).
 
-    1/L_i is the weight that uncertainty weighting comes to where its variances have settled; here
-    it is taken at once. The smallest loss has the most weight.
+    1/L_i is the weight of uncertainty weighting once its variances have settled; this method uses
+    it at once. The smallest loss has the largest weight.
 
     Args:
-      temperature: the higher, the more even the weights; in the unit of 1/L. To be tuned.
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: below its bound a loss counts by its distance.
-      num_tasks: T, if the state is to keep the task weights.
+      temperature: the higher, the more even the weights; in the unit of 1/L. It must be tuned.
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss below its bound
+        counts with its distance from it.
+      num_tasks: T; needed to keep the task weights in the state.
 
     Returns:
-      A balancer that reads the losses: of tasks, or (N,) losses of examples or of points. Scale: g
-      on T identical gradients g, since the weights sum to one over the tasks present. Degree 1 in
-      the gradients, none in the losses, since the temperature has a unit. A loss below zero counts
-      by its size; losses that are zero, or too small for their reciprocal, share all of the weight.
+      A balancer that reads the losses, of tasks or (N,) losses of examples or points. Scale: g on T
+      identical gradients g, since the weights sum to one over the tasks present. Degree 1 in the
+      gradients, none in the losses, since the temperature has a unit. A negative loss counts with
+      its absolute value; losses that are zero, or too small for their reciprocal, share all of the
+      weight.
 
     Raises:
-      ValueError: where ``temperature`` is not above zero; at update, where ``losses`` are missing.
+      ValueError: if ``temperature`` is not above zero; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

@@ -1,4 +1,4 @@
-"""Constant weights from the user's domain knowledge, or weights on a schedule."""
+"""Constant weights from the user's domain knowledge, or scheduled weights."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from jaxmtl.balancing._described import described
 
 
 class ScheduledState(NamedTuple):
-    """How many steps the schedules have behind them: int32."""
+    """The number of steps the schedules have taken: int32."""
 
     steps: Array
 
@@ -26,17 +26,17 @@ def static(weights: TaskVector) -> Balancer:
     """Weigh the tasks by constants, d = sum_i w_i g_i, or by schedules, w_i(step).
 
     Args:
-      weights: (T,) array or tree of scalars in ``jax.tree.leaves`` order of the losses, used as
-        they are: neither normalised nor required to be positive. In a tree, any of them may be a
-        schedule, an optax one or a function of the step, from 0, that returns a scalar.
+      weights: (T,) array or tree of scalars in ``jax.tree.leaves`` order of the losses, used
+        unchanged: they are neither normalised nor required to be positive. In a tree, any entry may
+        be a schedule: an optax schedule, or a function of the step, from 0, that returns a scalar.
 
     Returns:
       A balancer that reads nothing. Scale: (sum_i w_i) g on T identical gradients g. Degree 1. With
-      schedules it counts the steps in its state, ``method.steps``: those at which it is asked, and
-      no broken ones.
+      schedules, its state counts the steps, ``method.steps``: the finite steps at which it computes
+      weights.
 
     Raises:
-      ValueError: where a weight is not finite, or their number is not that of the tasks; where a
+      ValueError: if a weight is not finite, or their number is not the number of tasks; if a
         schedule does not return one real number.
 
     Examples:
@@ -91,7 +91,7 @@ def _is_schedule(leaf: Any) -> bool:
 
 
 def _check_schedules(schedules: dict[int, Callable[[Array], Any]]) -> None:
-    """Raise unless each returns one real number."""
+    """Raise unless each schedule returns one real number."""
     for number, schedule in schedules.items():
         cure = (
             f"The schedule of weights, value {number} (counted from 0, in jax.tree.leaves order),"

@@ -21,26 +21,26 @@ def stch(
 ) -> Balancer:
     """Descend the smooth Tchebycheff scalarisation mu log sum_i exp(p_i (L_i - z_i) / mu).
 
-    The weights are its gradient in the losses, w = p * softmax(p (L - z) / mu). Towards mu = 0 it
-    is ``tchebycheff``, towards infinity the plain weighted sum over T.
+    The weights are its gradient in the losses, w = p * softmax(p (L - z) / mu). As mu goes to 0 it
+    becomes ``tchebycheff``, as mu goes to infinity the plain weighted sum over T.
 
     Args:
       preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
-        present). It may be traced, and is then not checked: a front is one ``jax.vmap`` over
-        preferences, and a step that trains a network conditioned on its preference draws one and
-        builds the balancer around it (the state does not depend on it).
-      mu: the width of the maximum, in the unit of p_i L_i. The authors take 0.01 for losses that
+        present). It may be traced, and is then not checked. So one ``jax.vmap`` over preferences
+        trains a whole front, and a training step for a network conditioned on its preference can
+        draw a preference and build the balancer from it (the state does not depend on it).
+      mu: the width of the maximum, in the unit of p_i L_i. The authors use 0.01 for losses that
         are scaled to lie between 0 and 1.
-      ideal: (T,) array or tree of scalars z, the losses that are aimed at; zeros if None.
-      num_tasks: T, if the state is to keep the task weights and no vector tells it.
+      ideal: (T,) array or tree of scalars z, the losses at which the method aims; zeros if None.
+      num_tasks: T; needed to keep the task weights in the state, unless a vector argument gives it.
 
     Returns:
-      A balancer that reads the losses. Scale: g/T on T identical gradients g where preferences and
-      losses are equal. Degree 1 in the gradients; none in the losses, which are measured in mu.
+      A balancer that reads the losses. Scale: g/T on T identical gradients g if preferences and
+      losses are equal. Degree 1 in the gradients; none in the losses, since mu has their unit.
 
     Raises:
-      ValueError: where a preference or mu is not above zero, or the number of values is not that of
-        the tasks; at update, where ``losses`` are missing.
+      ValueError: if a preference or mu is not above zero, or the number of values is not the number
+        of tasks; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -61,7 +61,7 @@ def stch(
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         vector = preferences(wanted, given)
         values = vector * above_ideal(wanted, given)
-        # Before the division, which a small mu could carry beyond the largest number.
+        # Before the division, which a small mu could make overflow.
         centred = values - jnp.max(values, where=given.active, initial=-jnp.inf)
         return vector * softmax(centred / mu, given.active), state
 

@@ -24,19 +24,19 @@ def tchebycheff(
 
     Args:
       preference: (T,) array or tree of scalars p, above zero; 1/T each if None (over the tasks
-        present). It may be traced, and is then not checked: a front is one ``jax.vmap`` over
-        preferences, and a step that trains a network conditioned on its preference draws one and
-        builds the balancer around it (the state does not depend on it).
-      ideal: (T,) array or tree of scalars z, the losses that are aimed at; zeros if None.
-      num_tasks: T, if the state is to keep the task weights and no vector tells it.
+        present). It may be traced, and is then not checked. So one ``jax.vmap`` over preferences
+        trains a whole front, and a training step for a network conditioned on its preference can
+        draw a preference and build the balancer from it (the state does not depend on it).
+      ideal: (T,) array or tree of scalars z, the losses at which the method aims; zeros if None.
+      num_tasks: T; needed to keep the task weights in the state, unless a vector argument gives it.
 
     Returns:
-      A balancer that reads the losses. Scale: g/T on T identical gradients g where preferences and
-      losses are equal. Degree 1 in the gradients, 0 in the losses (where ``ideal`` is zero).
+      A balancer that reads the losses. Scale: g/T on T identical gradients g if preferences and
+      losses are equal. Degree 1 in the gradients, 0 in the losses (if ``ideal`` is zero).
 
     Raises:
-      ValueError: where a preference is not above zero, or the number of values is not that of the
-        tasks; at update, where ``losses`` are missing.
+      ValueError: if a preference is not above zero, or the number of values is not the number of
+        tasks; at update, if ``losses`` are missing.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl

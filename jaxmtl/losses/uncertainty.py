@@ -41,15 +41,15 @@ def uncertainty_loss(
       sum_i a_i exp(-s_i) L_i + log(1 + exp(s_i))       (Liebel & Koerner, ``nonnegative``)
 
     For users who keep the log variances among their own parameters; ``uncertainty`` does the same
-    inside a balancer. Exclude them from weight decay, which would pull every sigma to one.
+    inside a balancer. Exclude them from weight decay, which would pull every sigma towards one.
 
     Args:
       losses: (T,) array or tree of scalars.
       log_variances: (T,) array or tree of scalars, s_i = log sigma_i^2; start at zero.
-      kinds: "regression" or "classification", one for all or one a task (a sequence, or a dict
-        with the names of the losses).
-      nonnegative: whether to penalise with log(1 + sigma^2), which keeps the total above zero
-        where the losses are, instead of log(sigma).
+      kinds: "regression" or "classification", one for all tasks or one per task (a sequence, or a
+        dict with the names of the losses).
+      nonnegative: whether to use the penalty log(1 + sigma^2) instead of log(sigma); the total is
+        then positive if the losses are.
 
     Returns:
       The scalar total.
@@ -61,7 +61,7 @@ def uncertainty_loss(
       >>> import jax, jax.numpy as jnp, jaxmtl
       >>> grad = jax.grad(jaxmtl.uncertainty_loss, argnums=1)
       >>> losses = jnp.array([1.0, 4.0])
-      >>> print(grad(losses, jnp.log(losses)))  # at rest where s = log L
+      >>> print(grad(losses, jnp.log(losses)))  # zero at s = log L
       [0. 0.]
 
     References:
@@ -75,15 +75,15 @@ def uncertainty_loss(
     values = task_vector("losses", losses)
     s = task_vector("log_variances", log_variances, values.shape[0])
     scale = _scale_of_kinds(kinds, values.shape[0])
-    # The value is clipped and the derivative is not: a plain clip has none outside the range, and
-    # a log variance that got there would never come back.
+    # The value is clipped but not the derivative: a plain clip has derivative zero outside the
+    # range, and a log variance that left it would never return.
     s = s + jax.lax.stop_gradient(jnp.clip(s, -LOGARITHM_RANGE, LOGARITHM_RANGE) - s)
     penalty = jax.nn.softplus(s) if nonnegative else s / 2
     return jnp.sum(scale.astype(s.dtype) * jnp.exp(-s) * values + penalty)
 
 
 class UncertaintyState(NamedTuple):
-    """The (T,) logarithms of the variances sigma_i^2, and their optimizer's state."""
+    """The (T,) logarithms of the variances sigma_i^2, and the state of their optimizer."""
 
     log_variances: Array
     learner: Learner
@@ -100,29 +100,29 @@ def uncertainty(
 ) -> Balancer:
     """Weigh each task by its learned uncertainty, w_i = a_i / sigma_i^2.
 
-    The balancer carries s_i = log sigma_i^2, starting at zero, and learns them by the gradient of
+    The balancer keeps s_i = log sigma_i^2, starting at zero, and learns them with the gradient of
     ``uncertainty_loss``, simultaneously with the parameters: the weights of a step are those
-    before its update of s. At rest w_i = 1 / (2 L_i) (both kinds), or 2 sigma^4 = L (1 + sigma^2)
-    for a ``nonnegative`` regression.
+    before its update of s. At equilibrium w_i = 1 / (2 L_i) (both kinds), or
+    2 sigma^4 = L (1 + sigma^2) for a ``nonnegative`` regression.
 
     Args:
       num_tasks: T.
       optimizer: any optax optimizer for the log variances, run separately for each task; by
-        default ``optax.adam(1e-2)``. No weight decay, which would pull every sigma to one.
-      kinds: "regression" (a = 1/2) or "classification" (a = 1), one for all or one a task.
-      nonnegative: whether to penalise with log(1 + sigma^2) instead of log(sigma).
-      lower_bounds: (T,) array or tree of scalars b, the least values of the losses, which are
-        measured from there, L - b; zeros if None. Needed for losses that may be negative or pass
-        zero: one that is at its bound, or below, leaves its weight as it is.
+        default ``optax.adam(1e-2)``. Use no weight decay, which would pull every sigma towards one.
+      kinds: "regression" (a = 1/2) or "classification" (a = 1), one for all tasks or one per task.
+      nonnegative: whether to use the penalty log(1 + sigma^2) instead of log(sigma).
+      lower_bounds: (T,) array or tree of scalars b, lower bounds of the losses; L - b replaces L.
+        Zeros if None. Needed for losses that may be negative or cross zero. A loss at or below its
+        bound does not change its weight.
 
     Returns:
       A balancer that reads the losses. Scale: (sum_i a_i) g on T identical gradients g at the
-      start. Degree 1 in the gradients. Its state keeps ``method.log_variances``, within
-      +-40 so that a loss that stays next to its bound leaves them finite; but the weight has then
-      grown beyond use, so leave out a task that is almost solved exactly.
+      start. Degree 1 in the gradients. Its state keeps ``method.log_variances`` within +-40, so
+      that they stay finite if a loss stays near its bound. The weight is then too large to be
+      useful, so leave out a task that is solved almost exactly.
 
     Raises:
-      ValueError: for an unknown kind or ``num_tasks`` that does not fit; at update, where
+      ValueError: for an unknown kind or ``num_tasks`` that does not fit; at update, if
         ``losses`` are missing.
 
     Examples:
@@ -155,7 +155,7 @@ def uncertainty(
         return UncertaintyState(zeros, init_learner(zeros, learner))
 
     def update(given: Given, state: UncertaintyState) -> tuple[Array, UncertaintyState]:
-        # The weight of a loss is the derivative of the objective in it.
+        # The weight of a loss is the derivative of the objective with respect to it.
         above = excess(given.losses, bounds)
         weights, slope = jax.grad(objective, argnums=(0, 1))(above, state.log_variances)
         moving = given.active & (above > 0)

@@ -1,4 +1,4 @@
-"""What people look at, from plain arrays onto an axis. Needs matplotlib."""
+"""Plots of plain arrays on a matplotlib axis. Needs matplotlib."""
 
 from jaxmtl.plotting._curves import plot_bars, plot_curves, plot_task_weights
 from jaxmtl.plotting._heat_maps import plot_cosines, plot_heat_map

@@ -24,7 +24,7 @@ def plot_curves(
     Args:
       series: name -> (steps,) values.
       axis: where to draw; a new figure if None.
-      window: how many steps to average over, to see through the noise of batches.
+      window: the number of steps to average over, to smooth the noise of batches.
       log: whether the vertical axis is logarithmic.
       **line: passed on to ``Axes.plot``.
 
@@ -32,7 +32,7 @@ def plot_curves(
       The axis.
 
     Raises:
-      ValueError: where the window is longer than a curve.
+      ValueError: if the window is longer than a curve.
 
     Examples:
       >>> from jaxmtl import plotting
@@ -70,7 +70,7 @@ def plot_bars(
     Args:
       values: name -> (seeds,) values; the bar is their mean, the whisker their standard deviation.
       axis: where to draw; a new figure if None.
-      reference: where to draw a vertical line for comparison, if anywhere.
+      reference: the position of a vertical line for comparison; none if None.
       colors: one for each bar.
 
     Returns:
@@ -94,7 +94,7 @@ def plot_bars(
         color=colors,
         error_kw={"elinewidth": 1, "capsize": 2},
     )
-    axis.set_ylim(len(samples) - 0.5, -0.5)  # inverting would turn a shared axis twice
+    axis.set_ylim(len(samples) - 0.5, -0.5)  # inverting would flip a shared axis twice
     if reference is not None:
         axis.axvline(reference, color="black", linewidth=1, linestyle="--")
     return axis
@@ -110,21 +110,21 @@ def plot_task_weights(
 ) -> Axes:
     """Draw each task's share of the task weights over training, with its spread over seeds.
 
-    The share is w_i / sum_j |w_j|: the length of the update, which Adam normalises away, does not
-    show. A line is the mean over seeds, the band one standard deviation to either side.
+    The share is w_i / sum_j |w_j|: it does not show the length of the update, which Adam
+    normalises. A line is the mean over seeds, the band one standard deviation to either side.
 
     Args:
       weights: (seeds, steps, T) task weights.
       tasks: T names, in the order of the weights.
       axis: where to draw; a new figure if None.
-      window: how many steps to average over.
+      window: the number of steps to average over.
       colors: one for each task.
 
     Returns:
       The axis.
 
     Raises:
-      ValueError: where the weights have another shape, or the window is longer than training.
+      ValueError: if the weights have another shape, or the window is longer than training.
 
     Examples:
       >>> from jaxmtl import plotting
@@ -139,7 +139,7 @@ def plot_task_weights(
     if w.ndim != 3 or w.shape[-1] != len(tasks):
         raise ValueError(
             f"weights must have shape (seeds, steps, {len(tasks)}) for {len(tasks)} tasks, but it"
-            f" is {w.shape}: one seed is weights[None]."
+            f" has {w.shape}: pass one seed as weights[None]."
         )
     total = np.abs(w).sum(axis=-1, keepdims=True)
     shares = np.divide(w, total, out=np.full_like(w, np.nan), where=total > 0)

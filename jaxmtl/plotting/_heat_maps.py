@@ -12,7 +12,7 @@ from jaxmtl.plotting._inputs import axis_or_new, check_names, numbers
 
 
 def plot_cosines(cosines: ArrayLike, tasks: Sequence[str], axis: Axes | None = None) -> Axes:
-    """Draw the cosines between the tasks' gradients as a heat map: red where they conflict.
+    """Draw the cosines between the tasks' gradients as a heat map, with conflicts in red.
 
     Args:
       cosines: (T, T), such as ``jaxmtl.diagnostics.report(...).cosines``, or their mean over steps.
@@ -20,10 +20,10 @@ def plot_cosines(cosines: ArrayLike, tasks: Sequence[str], axis: Axes | None = N
       axis: where to draw; a new figure if None.
 
     Returns:
-      The axis. Its colours run from -1 to 1 whatever the values.
+      The axis. Its colours run from -1 to 1 for any values.
 
     Raises:
-      ValueError: where the shape does not fit the names.
+      ValueError: if the shape does not fit the names.
 
     Examples:
       >>> from jaxmtl import plotting
@@ -46,22 +46,22 @@ def plot_heat_map(
     colormap: str = "Blues",
     digits: int = 1,
 ) -> Axes:
-    """Draw a table whose cells are coloured by their values and have them written in.
+    """Draw a table with cells coloured by their values and the values written in them.
 
     Args:
       values: (len(rows), len(columns)) numbers.
       rows: names, from the top.
       columns: names, from the left.
       axis: where to draw; a new figure if None.
-      limits: the values of the first and the last colour; beyond, the colour stays.
-      colormap: a name of matplotlib's.
-      digits: how many to write behind the point.
+      limits: the values of the first and the last colour; values outside have the same colours.
+      colormap: the name of a matplotlib colormap.
+      digits: the number of decimals.
 
     Returns:
       The axis.
 
     Raises:
-      ValueError: where the shape does not fit the names.
+      ValueError: if the shape does not fit the names.
 
     Examples:
       >>> from jaxmtl import plotting
@@ -76,8 +76,8 @@ def plot_heat_map(
     ends = numbers("limits", limits, "(2,)", ndim=1)
     if ends.shape != (2,) or not ends[0] < ends[1]:
         raise ValueError(
-            f"limits must be the least and the largest value of the colours, such as (0, 1), but"
-            f" it is {shown(limits)}."
+            f"limits must be the smallest and the largest value of the colours, such as (0, 1),"
+            f" but it is {shown(limits)}."
         )
     table = numbers("values", values)
     if table.shape != (len(rows), len(columns)):

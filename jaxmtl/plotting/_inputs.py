@@ -1,4 +1,4 @@
-"""What may be asked of what is drawn, said in full sentences before anything is."""
+"""Checks of the plots' inputs, with messages in full sentences, before anything is drawn."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from jaxmtl._checks import real_array, shown
 
 
 def axis_or_new(axis: Any) -> Axes:
-    """The user's axis, or that of a new figure."""
+    """The user's axis, or the axis of a new figure."""
     if axis is None:
         return plt.subplots()[1]
     if not isinstance(axis, Axes):
@@ -47,7 +47,7 @@ def named_numbers(
 
 
 def check_names(name: str, names: Any, count: int | None = None) -> None:
-    """Raise unless a sequence of names came, of so many where that is known."""
+    """Raise unless ``names`` is a sequence of names, of the given number if it is known."""
     is_list = isinstance(names, Sequence) and not isinstance(names, str | bytes)
     if not is_list or not all(isinstance(entry, str) for entry in names):
         raise ValueError(
@@ -59,12 +59,11 @@ def check_names(name: str, names: Any, count: int | None = None) -> None:
 
 
 def check_colors(colors: Any, count: int) -> None:
-    """Raise unless a list of a colour for each of these came, or None."""
+    """Raise unless ``colors`` is None or a list with ``count`` colours."""
     if colors is None:
         return
     is_list = isinstance(colors, list | tuple) and len(colors) == count
     if not is_list or not all(map(is_color_like, colors)):
         raise ValueError(
-            f"colors must be a list of {count} colours that matplotlib knows, but it is"
-            f" {shown(colors)}."
+            f"colors must be a list of {count} colours of matplotlib, but it is {shown(colors)}."
         )

@@ -1,4 +1,4 @@
-"""What happens in a plane: paths, convex weights of three tasks, fronts of two losses."""
+"""Plots in a plane: paths, convex weights of three tasks, fronts of two losses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,14 +25,15 @@ def plot_trajectories(
     Args:
       paths: (N, steps, 2) points.
       axis: where to draw; a new figure if None.
-      contours: what to draw contours of behind them: x (A,), y (B,) and values (B, A).
-      **line: passed on to ``Axes.plot`` for the paths; starts and ends have their colours.
+      contours: x (A,), y (B,) and values (B, A) of contours to draw behind the paths.
+      **line: passed on to ``Axes.plot`` for the paths; their start and end marks have their
+        colours.
 
     Returns:
-      The axis, both directions to the same scale.
+      The axis, with both directions to the same scale.
 
     Raises:
-      ValueError: where the paths are not of that shape.
+      ValueError: if the paths do not have that shape.
 
     Examples:
       >>> import numpy as np
@@ -44,8 +45,8 @@ def plot_trajectories(
     points = numbers("paths", paths)
     if points.ndim != 3 or points.shape[-1] != 2:
         raise ValueError(
-            f"paths must have shape (N, steps, 2), but they have {points.shape}: a single path is"
-            " paths[None]."
+            f"paths must have shape (N, steps, 2), but they have {points.shape}: pass a single path"
+            " as paths[None]."
         )
     if contours is not None:
         if not isinstance(contours, tuple | list) or len(contours) != 3:
@@ -81,16 +82,16 @@ def plot_simplex_path(
     """Draw a path of three convex weights in the triangle whose corners are the tasks.
 
     Args:
-      weights: (steps, 3) weights, each row with the sum one.
-      axis: where to draw; a new figure if None. Several paths go into one triangle by passing it.
-      names: what to write at the corners: the left, the right and the upper one.
+      weights: (steps, 3) weights; each row sums to one.
+      axis: where to draw; a new figure if None. Pass it to draw several paths in one triangle.
+      names: the labels of the corners: the left, the right and the upper one.
       **line: passed on to ``Axes.plot`` for the path.
 
     Returns:
       The axis, without its frame.
 
     Raises:
-      ValueError: where the weights are not of three tasks.
+      ValueError: if the weights are not of three tasks.
 
     Examples:
       >>> from jaxmtl import plotting
@@ -102,8 +103,8 @@ def plot_simplex_path(
     shares = numbers("weights", weights)
     if shares.ndim != 2 or shares.shape[1] != 3:
         raise ValueError(
-            f"weights must have shape (steps, 3), but they have {shares.shape}: more than three"
-            " tasks have no triangle."
+            f"weights must have shape (steps, 3), but they have {shares.shape}: a triangle shows"
+            " three tasks."
         )
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
     axis = axis_or_new(axis)
@@ -134,17 +135,17 @@ def plot_front(
     """Draw named sets of points in the plane of two losses, each with its own front.
 
     Args:
-      points: name -> (N, 2) losses. What no other point of its set dominates is filled, the rest
-        is hollow.
+      points: name -> (N, 2) losses. Points that no other point of the set dominates are filled,
+        the others are hollow.
       axis: where to draw; a new figure if None.
-      front: (M, 2) losses to join by a line: the true front, or one to compare with.
+      front: (M, 2) losses to join by a line: the true front, or another one for comparison.
       colors: one for each set.
 
     Returns:
       The axis.
 
     Raises:
-      ValueError: where the losses are not two.
+      ValueError: if a point does not have two losses.
 
     Examples:
       >>> from jaxmtl import plotting
@@ -158,7 +159,8 @@ def plot_front(
     for name, losses in {**all_losses, **({} if line is None else {"front": line})}.items():
         if losses.shape[1:] != (2,):
             raise ValueError(
-                f"points must have shape (N, 2), two losses a row, but {name!r} has {losses.shape}."
+                f"points must have shape (N, 2), two losses per row, but {name!r} has"
+                f" {losses.shape}."
             )
     axis = axis_or_new(axis)
     if line is not None:

@@ -5,14 +5,14 @@ from importlib import import_module
 from jaxmtl._checks import check_choice
 from jaxmtl.problems._problem import Problem
 
-# Each is a module of this package, with a function of the same name; none is imported before it is
-# asked for, since each has its own data and packages.
+# Each is a module of this package, with a function of the same name. A module is imported only when
+# it is used, since each has its own data and packages.
 PROBLEMS = {
     "digits": "two overlapping handwritten digits, four tasks in different units",
     "toy": "two losses of a point in the plane, with a valley between them",
-    "yeast": "fourteen functions of a gene, yes or no",
+    "yeast": "fourteen functions of a gene, each a yes-or-no label",
     "low_light": "brighten dark photographs, with several losses on one image",
-    "multi_fashion": "two overlapping pieces of clothing, named each",
+    "multi_fashion": "two overlapping pieces of clothing, each to be classified",
     "helmholtz": "a differential equation in a square: residual and boundary values",
     "klein_gordon": "a wave equation: residual, and boundary and initial values",
     "burgers": "a wave that steepens into a front: residual, boundary and initial values",
@@ -30,9 +30,9 @@ def load(name: str) -> Problem:
       The ``Problem``.
 
     Raises:
-      ValueError: where there is no problem of that name.
-      ImportError: where a package that carries the data is not installed.
-      FileNotFoundError: where the data are not there.
+      ValueError: if there is no problem of that name.
+      ImportError: if a package that carries the data is not installed.
+      FileNotFoundError: if the data are not found.
 
     Examples:
       >>> from jaxmtl import problems

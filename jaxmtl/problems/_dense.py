@@ -14,8 +14,9 @@ def init_dense(key: Array, trunk: Sequence[int], heads: Mapping[str, int]) -> Py
     """Draw LeCun normal kernels and zero biases.
 
     Args:
-      key: of the random numbers.
-      trunk: the number of inputs, then that of units in each hidden layer; at most ten layers.
+      key: the key of the random numbers.
+      trunk: the number of inputs, then the number of units in each hidden layer; at most ten
+        layers.
       heads: task -> number of outputs.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Where installed packages keep the data that they carry."""
+"""The place of data files inside installed packages."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,17 +8,17 @@ def package_file(problem: str, package: str, path: str, *, cure: str) -> Path:
     """Find a file inside an installed package, without importing the package.
 
     Args:
-      problem: what wants it.
+      problem: the name of the problem that reads the file.
       package: the package's name.
-      path: of the file inside the package.
+      path: the path of the file inside the package.
       cure: a command that installs the package with the file in it.
 
     Returns:
       The path.
 
     Raises:
-      ImportError: where the package is not installed.
-      FileNotFoundError: where it is, and does not carry the file.
+      ImportError: if the package is not installed.
+      FileNotFoundError: if it is installed without the file.
     """
     reads = f"The {problem} problem reads data that the package {package} carries, but {package}"
     spec = find_spec(package)

@@ -11,11 +11,11 @@ from jaxmtl.problems._problem import Problem
 
 
 def load_own(where: str) -> Problem:
-    """Find a problem as "FILE.py:NAME" or "MODULE:NAME"; a function of that name makes it.
+    """Find a problem as "FILE.py:NAME" or "MODULE:NAME", or a function of that name that makes it.
 
     Raises:
-      FileNotFoundError: where there is no such file.
-      ImportError: where there is no such module, nothing of that name in it, or no problem.
+      FileNotFoundError: if there is no such file.
+      ImportError: if there is no such module, nothing of that name in it, or it is not a problem.
     """
     source, _, name = where.rpartition(":")
     if source.endswith(".py"):

@@ -1,8 +1,8 @@
-"""What the physics-informed problems share: a tanh network, its derivatives, and points from a key.
+"""Shared parts of the physics-informed problems: a tanh network, its derivatives, sampled points.
 
 Residuals of differential equations need the value of the network, its slopes, and one sum of second
-derivatives. All of them go through the network together, forwards: a matrix product a layer, of
-D + 2 streams where there are D coordinates.
+derivatives. All of them are propagated together, in forward mode: one matrix product per layer, for
+D + 2 arrays with D coordinates.
 """
 
 import itertools
@@ -18,11 +18,11 @@ from jaxmtl.problems._problem import Batch, Problem
 
 
 class Box(NamedTuple):
-    """The place of a problem: a rectangle.
+    """The domain of a problem: a rectangle.
 
     Attributes:
       low: the smallest value of each coordinate.
-      high: the largest.
+      high: the largest value of each coordinate.
     """
 
     low: tuple[float, ...]
@@ -40,7 +40,7 @@ class Box(NamedTuple):
         return low + (high - low) * jax.random.uniform(key, (num, len(self.low)))
 
     def grid(self, num: int) -> np.ndarray:
-        """Lay num points along each of two coordinates, the ends included: (num^2, 2), float64."""
+        """Lay a grid of num points along two coordinates, ends included: (num^2, 2), float64."""
         lines = [np.linspace(*ends, num) for ends in zip(self.low, self.high, strict=True)]
         return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, len(lines))
 
@@ -52,9 +52,9 @@ def init_tanh(key: Array, widths: Sequence[int], bias: float = 0.0) -> PyTree:
     """Draw Glorot normal kernels; all biases are the same.
 
     Args:
-      key: of the random numbers.
+      key: the key of the random numbers.
       widths: the numbers of inputs, of units in each hidden layer, of outputs; at most ten layers.
-      bias: where they start.
+      bias: their initial value.
 
     Returns:
       ``{"trunk": {"layer_0": layer, ...}, "heads": {}}``, each layer a "kernel" (in, out) and a
@@ -70,7 +70,7 @@ def init_tanh(key: Array, widths: Sequence[int], bias: float = 0.0) -> PyTree:
 def evaluate(
     params: PyTree, points: Array | np.ndarray, scaling: tuple[np.ndarray, np.ndarray]
 ) -> Array:
-    """Evaluate the network, (N,), at points (N, D), less the mean and over the deviation."""
+    """Evaluate the network, (N,), at points (N, D), standardised by mean and deviation."""
     points = jnp.asarray(points)
     *hidden, last = _layers(params)
     mean, deviation = (jnp.asarray(x, points.dtype)[None] for x in scaling)
@@ -88,13 +88,13 @@ def evaluate_with_derivatives(
 ) -> tuple[Array, Array, Array]:
     """Evaluate the network, its slopes, and a weighted sum of its second derivatives.
 
-    Through a layer z = h W + b, all of them go as h does; through a = tanh z, with a' = 1 - a^2,
+    Through a layer z = h W + b, all of them transform as h does; through a = tanh z, a' = 1 - a^2,
       a_d = a' z_d,      sum_d c_d a_dd = a' sum_d c_d z_dd - 2 a a' sum_d c_d z_d^2.
 
     Args:
-      params: of ``init_tanh``.
+      params: as from ``init_tanh``.
       points: (N, D).
-      scaling: as for ``evaluate``; the derivatives are those by the points themselves.
+      scaling: as for ``evaluate``; the derivatives are with respect to the points themselves.
       curvature: c, one number for each coordinate; (1, 1) is the Laplacian.
 
     Returns:
@@ -139,14 +139,14 @@ def of_dcgd(
     on_edge: Callable[[np.ndarray], np.ndarray],
     sample: Callable[[Array], Batch],
 ) -> Problem:
-    """Build a problem of two losses with the network of DCGD, judged on a grid of 100 x 100 points.
+    """Build a problem of two losses with DCGD's network, evaluated on a grid of 100 x 100 points.
 
     Args:
-      name: of the problem.
-      box: where it lies.
+      name: the name of the problem.
+      box: its domain.
       residuals: ``(params, batch) -> {"boundary": ..., "residual": ...}``.
       solution: points (N, 2) -> (N,).
-      on_edge: points (N, 2) -> (N,) bool, those where values are given.
+      on_edge: points (N, 2) -> (N,) bool, the points with given values.
       sample: key -> batch.
     """
     points = box.grid(100)
@@ -173,14 +173,14 @@ def of_dcgd(
 def relative_errors(
     value: Callable[[PyTree, Array | np.ndarray], Array],
 ) -> Callable[[PyTree, Batch], dict[str, Array]]:
-    """Write the metrics: errors on the edge and everywhere, in units of the solution's own size.
+    """Write the metrics: errors on the edge and everywhere, relative to the solution's size.
 
     Args:
       value: ``(params, points) -> (N,)``, the network.
 
     Returns:
-      ``(params, split) -> {"boundary": ..., "residual": ...}``, roots of mean squares over that of
-      the solution; "residual", over all points, is the relative L2 error.
+      ``(params, split) -> {"boundary": ..., "residual": ...}``, root mean squares over the
+      solution's; "residual", over all points, is the relative L2 error.
     """
 
     def metrics(params: PyTree, split: Batch) -> dict[str, Array]:

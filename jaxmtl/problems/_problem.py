@@ -1,4 +1,4 @@
-"""What a comparison trains: initial parameters, losses, data, and what a reader cares about."""
+"""The input of a comparison: initial parameters, losses, data and metrics."""
 
 import dataclasses
 import inspect
@@ -37,10 +37,10 @@ _NEEDED = ("init", "losses")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Several losses of one network, with their data: what ``compare`` trains.
+    """Several losses of one network, with their data: the input of ``compare``.
 
-    Three things are needed: ``init``, ``losses``, and ``train`` or ``sample``; all else has a
-    default or is found out.
+    Three arguments are needed: ``init``, ``losses``, and ``train`` or ``sample``; all others have a
+    default or are determined from these.
 
     Args:
       init: ``key -> params``, any tree of floating-point arrays. With ``stateful`` a pair
@@ -49,38 +49,38 @@ class Problem:
         ...}``, each a mean over the batch. With ``stateful``, for batch statistics, running
         averages and dropout: ``(params, state, batch, key) -> (losses, state)``.
       train: a tree of arrays whose first axis runs over the examples, from which batches are drawn;
-        or ``seed -> iterator of batches``, the same for the same seed, for data that do not fit the
-        memory (grain, torch's DataLoader): batches are trees of arrays of one shape. An iterator
-        that ends is begun again, with the same seed: for another order in each epoch, let it
-        shuffle anew and go on without an end.
-      sample: in place of ``train``, ``key -> batch`` in JAX, for data that are made, such as the
-        points of a differential equation: drawn anew at each step, within the compiled program.
-      metrics: ``(params, split) -> {task: scalar}``, what a reader cares about, one for each loss
+        or, for data that do not fit in memory (grain, torch's DataLoader), ``seed -> iterator of
+        batches``, the same for the same seed: batches are trees of arrays of one shape. An iterator
+        that ends is started again with the same seed; for another order in each epoch, let it
+        shuffle again and continue without an end.
+      sample: in place of ``train``, ``key -> batch`` in JAX, for generated data, such as the points
+        of a differential equation: drawn again at each step, within the compiled program.
+      metrics: ``(params, split) -> {task: scalar}``, the quantities to report, one for each loss
         and by its name; with ``stateful`` ``(params, state, split)``. The losses if None (with
         ``stateful`` as in training, with one key).
       maximize: whether a metric is better when higher: one bool, or one for each task.
-      metric_names: what each task's metric is called in tables.
-      test: arrays as for ``train``, to report on, in one forward pass; the arrays of ``train`` if
-        None.
-      validation: arrays likewise, to choose learning rates on.
+      metric_names: the name of each task's metric in tables.
+      test: arrays as for ``train``, on which metrics are reported, in one forward pass; the arrays
+        of ``train`` if None.
+      validation: arrays of the same kind, for the choice of learning rates.
       shared: the leaves that are balanced, a mask or a function of the path as for ``on_shared``;
         all others receive their own task's gradient. If None, the leaves on which more than one
-        loss depends (``shared_leaves``), and all of them where the losses are one array.
-      active: ``batch -> mask``, one bool a task, where not every batch has labels for every task.
-      stateful: whether there is a state and a key, as said above.
-      name: what to call the problem in print.
-      batch: examples in a batch, where ``train`` is arrays.
-      optimizer: ``learning_rate -> optax optimizer``, such as ``optax.adam``; what it is given is a
-        cosine decay from ``learning_rate`` to zero over the steps. Or an optax optimizer, used as
-        it is.
+        loss depends (``shared_leaves``), or all leaves if the losses are one array.
+      active: ``batch -> mask``, one bool per task, if some batches lack labels for some tasks.
+      stateful: whether the functions have a state and a key, as described above.
+      name: the name of the problem in print.
+      batch: number of examples in a batch, if ``train`` is arrays.
+      optimizer: ``learning_rate -> optax optimizer``, such as ``optax.adam``; its argument is a
+        cosine decay from ``learning_rate`` to zero over the steps. Or an optax optimizer, used
+        unchanged.
       learning_rate: the rate that all methods share.
-      steps: how long a comparison trains unless told.
-      tasks: the tasks' names in ``jax.tree.leaves`` order; found out if None.
+      steps: the default number of steps of a comparison.
+      tasks: the tasks' names in ``jax.tree.leaves`` order; taken from the losses if None.
       prior_values: the losses of the best constant output, for ``prior_loss``.
       standardisation: the weights that amount to standardising regression targets, for ``static``.
 
     Raises:
-      ValueError: where an argument is not of its kind, naming it.
+      ValueError: if an argument has the wrong type; the message names it.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxmtl
@@ -133,7 +133,7 @@ class Problem:
         if hasattr(self.train, "__next__"):
             raise ValueError(
                 "train must be arrays or a function from a seed to an iterator, but it is an"
-                f" iterator, {shown(self.train)}, which can be read only once: give the function"
+                f" iterator, {shown(self.train)}, which can be read only once: pass the function"
                 " that makes it, such as lambda seed: batches(seed)."
             )
         static_count("batch", self.batch)
@@ -166,13 +166,13 @@ class Problem:
             for leaf in jax.tree.leaves(getattr(self, argument)):
                 if not np.ndim(real_array(argument, leaf, "(examples, ...)")):
                     raise ValueError(
-                        f"{argument} must hold arrays of one row an example, but one of them is"
+                        f"{argument} must hold arrays with one row per example, but one of them is"
                         f" {shown(leaf)}."
                     )
 
 
 def _check_arguments(argument: str, function: Any, arguments: str, stateful: bool) -> None:
-    """Raise where a function cannot be called as it will be."""
+    """Raise if a function cannot be called with the arguments it will get."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # of compiled code

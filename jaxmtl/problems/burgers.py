@@ -1,7 +1,7 @@
 """Burgers' equation, solved by a network: a wave that steepens into a front.
 
 u_t + u u_x = nu u_xx for -1 <= x <= 1 and 0 <= t <= 1, with nu = 0.01/pi, u = -sin(pi x) at t = 0
-and u = 0 at both ends. The front stands at x = 0 from t = 1/pi on, about 0.004 wide.
+and u = 0 at both ends. From t = 1/pi on there is a front at x = 0, about 0.004 wide.
 """
 
 import jax
@@ -22,20 +22,20 @@ _NODES = 128  # more change the solution by 5e-15
 def burgers(inside: int = 2000) -> Problem:
     """Build Burgers' equation with the network and points of ConFIG.
 
-    The tasks: "boundary", "initial" and "residual", the mean squares of u at both ends, of
-    u + sin(pi x) at t = 0, and of what is left of the equation. A batch is 50, 50 and 2000 points
-    of a Latin hypercube, drawn anew at each step. All are judged by the mean square error on a grid
-    of 256 x 100 points: "residual" everywhere, "initial" at t = 0, "boundary" in the columns next
-    to the ends.
+    The tasks are "boundary", "initial" and "residual": the mean squares of u at both ends, of
+    u + sin(pi x) at t = 0, and of the residual of the equation. A batch is 50, 50 and 2000 points
+    of a Latin hypercube, drawn again at each step. All are evaluated by the mean square error on a
+    grid of 256 x 100 points: "residual" everywhere, "initial" at t = 0, "boundary" in the columns
+    next to the ends.
 
     Args:
-      inside: how many points are inside.
+      inside: the number of points inside.
 
     Returns:
       A ``Problem`` of five tanh layers of 50, all of them shared. The paper trains for 5000 steps.
 
     Raises:
-      ValueError: where ``inside`` is no whole number above zero.
+      ValueError: if ``inside`` is not a whole number above zero.
 
     Examples:
       >>> problem = burgers()
@@ -100,10 +100,10 @@ def solution(points: np.ndarray) -> np.ndarray:
 
 
 def residuals(params: PyTree, batch: Batch) -> dict[str, Array]:
-    """Evaluate the residuals, whose mean squares are the losses: for ``ntk_traces``, say.
+    """Evaluate the residuals, whose mean squares are the losses, for example for ``ntk_traces``.
 
     Args:
-      params: of the problem's network.
+      params: the parameters of the problem's network.
       batch: "inside", "start" with t = 0, and "ends" with x = -1 or 1, (N, 2) each.
 
     Returns:
@@ -150,7 +150,7 @@ def _sample(key: Array, inside: int) -> Batch:
 
 
 def _latin_hypercube(key: Array, num: int) -> Array:
-    """Draw points of which each interval of 1/num of either coordinate's range holds one."""
+    """Draw points so that each interval of 1/num of either coordinate's range holds one."""
     of_order, of_offset = jax.random.split(key)
     order = jax.vmap(lambda key: jax.random.permutation(key, num))(jax.random.split(of_order))
     shares = (order.T + jax.random.uniform(of_offset, (num, 2))) / num

@@ -1,10 +1,11 @@
-"""MultiDigits-4: two overlapping handwritten digits, four tasks in the units they come in.
+"""MultiDigits-4: two overlapping handwritten digits, four tasks in their natural units.
 
 Two 8x8 digits of scikit-learn's embedded set lie on an 11x11 canvas, the right one shifted by three
-pixels down and to the right; where they overlap, the brighter pixel wins. A small network names the
-left digit, names the right digit, tells their sum, and paints the canvas again through a bottleneck
-of 32 units. Nothing is rescaled, on purpose: at a zero output the squared error of the sum is forty
-times a cross-entropy and that of the canvas twelve times, as happens in the problems people bring.
+pixels down and to the right; where they overlap, the brighter pixel wins. A small network
+classifies the left digit and the right digit, predicts their sum, and reconstructs the canvas
+through a bottleneck of 32 units. Nothing is rescaled, on purpose: at zero output the squared error
+of the sum is forty times a cross-entropy and that of the canvas twelve times, as in many real
+problems.
 """
 
 from collections.abc import Sequence
@@ -33,11 +34,11 @@ _HEADS = {"left": _CLASSES, "reconstruction": _PIXELS, "right": _CLASSES, "sum":
 def digits(tasks: Sequence[str] = tuple(_HEADS)) -> Problem:
     """Build MultiDigits-4, the default problem of the demo.
 
-    The tasks, in order: "left" (10-class cross-entropy, judged by accuracy), "reconstruction"
-    (squared error summed over the canvas, judged by the mean squared error per pixel), "right"
-    (like "left") and "sum" (squared error, judged by the mean absolute error). The data and their
-    split are the same at every call: the randomness of a run is in the key given to ``init`` and in
-    the batches.
+    The tasks, in order: "left" (10-class cross-entropy, evaluated by accuracy), "reconstruction"
+    (squared error summed over the canvas, evaluated by the mean squared error per pixel), "right"
+    (like "left") and "sum" (squared error, evaluated by the mean absolute error). The data and
+    their split are the same at every call: only the key given to ``init`` and the batches are
+    random.
 
     Args:
       tasks: which of the tasks to keep.
@@ -49,8 +50,8 @@ def digits(tasks: Sequence[str] = tuple(_HEADS)) -> Problem:
       "bias" (out,).
 
     Raises:
-      ValueError: where a task is unknown, or none is given.
-      ImportError: where scikit-learn, which carries the images, is not installed.
+      ValueError: if a task is unknown, or none is given.
+      ImportError: if scikit-learn, which carries the images, is not installed.
 
     Examples:
       >>> import jax
@@ -114,7 +115,7 @@ def _errors(task: str, output: Array, batch: Batch) -> Array:
 
 
 def _metrics(params: PyTree, split: Batch) -> dict[str, Array]:
-    """Evaluate what a reader cares about: accuracies, and errors in natural units."""
+    """Evaluate the metrics: accuracies, and errors in natural units."""
     outputs = apply_dense(params, split["image"])
     return {task: _metric(task, output, split) for task, output in outputs.items()}
 

@@ -2,7 +2,7 @@
 
 u_xx + u_yy + u = q for -1 <= x, y <= 1, with u = 0 on the boundary, and q such that the solution is
 u = sin(pi x) sin(4 pi y). The residual has the size of the second derivatives, up to 168, and the
-boundary that of u: equal weights hardly see it.
+boundary error the size of u: with equal weights the boundary hardly counts.
 """
 
 import jax
@@ -21,19 +21,20 @@ _ON_A_SIDE = 128
 def helmholtz(inside: int = 1280) -> Problem:
     """Build the Helmholtz problem of the PINN literature, with the network and points of DCGD.
 
-    The tasks: "boundary", the sum over the four sides of the mean square of u, and "residual", the
-    mean square of what is left of the equation. A batch is 128 points on each side and 1280 inside,
-    drawn anew at each step. Both are judged on a grid of 100 x 100 points: "residual" by the
-    relative L2 error, "boundary" by that of the points on the edge, in units of the same solution.
+    The tasks are "boundary", the sum over the four sides of the mean square of u, and "residual",
+    the mean square of the residual of the equation. A batch is 128 points on each side and 1280
+    inside, drawn again at each step. Both are evaluated on a grid of 100 x 100 points: "residual"
+    by the relative L2 error, "boundary" by the error at the points on the edge, relative to the
+    same solution.
 
     Args:
-      inside: how many points are inside.
+      inside: the number of points inside.
 
     Returns:
       A ``Problem`` of three tanh layers of 50, all shared. The papers train for 50000 steps.
 
     Raises:
-      ValueError: where ``inside`` is no whole number above zero.
+      ValueError: if ``inside`` is not a whole number above zero.
 
     Examples:
       >>> problem = helmholtz()
@@ -82,14 +83,14 @@ def source(points: Array | np.ndarray) -> Array:
 
 
 def residuals(params: PyTree, batch: Batch) -> dict[str, Array]:
-    """Evaluate the residuals, whose mean squares are the losses: for ``ntk_traces``, say.
+    """Evaluate the residuals, whose mean squares are the losses, for example for ``ntk_traces``.
 
     Args:
-      params: of the problem's network.
-      batch: "inside" (N, 2) and "sides" (4 n, 2), as many on each side.
+      params: the parameters of the problem's network.
+      batch: "inside" (N, 2) and "sides" (4 n, 2), with n points on each side.
 
     Returns:
-      "boundary" (4 n,), of twice the length of u, since the four mean squares are summed, and
+      "boundary" (4 n,), which is 2 u, since the four mean squares are summed, and
       "residual" (N,).
 
     Examples:

@@ -1,4 +1,4 @@
-"""The Klein-Gordon equation, solved by a network: its residual against what it starts from.
+"""The Klein-Gordon equation, solved by a network: its residual against initial and boundary values.
 
 u_tt - u_xx + u^3 = f for 0 <= t, x <= 1, with u and u_t given at t = 0 and u at both ends, and f
 such that the solution is u = x cos(5 pi t) + (t x)^3.
@@ -20,20 +20,20 @@ _ON_A_SIDE = 128
 def klein_gordon(inside: int = 1280) -> Problem:
     """Build the Klein-Gordon problem of the PINN literature, with the network and points of DCGD.
 
-    The tasks: "boundary", the sum of four mean squares (of u - x and of u_t at t = 0, and of the
-    error of u at x = 0 and at x = 1), and "residual", that of what is left of the equation. A batch
-    is 128 points at t = 0 and at either end, and 1280 inside, drawn anew at each step. Both are
-    judged on a grid of 100 x 100 points: "residual" by the relative L2 error, "boundary" by that of
-    the points with given values, in units of the same solution.
+    The tasks are "boundary", the sum of four mean squares (of u - x and of u_t at t = 0, and of the
+    error of u at x = 0 and at x = 1), and "residual", the mean square of the residual of the
+    equation. A batch is 128 points at t = 0 and at either end, and 1280 inside, drawn again at each
+    step. Both are evaluated on a grid of 100 x 100 points: "residual" by the relative L2 error,
+    "boundary" by the error at the points with given values, relative to the same solution.
 
     Args:
-      inside: how many points are inside. (In the code that was published with DCGD there are 128.)
+      inside: the number of points inside. (The code published with DCGD has 128.)
 
     Returns:
       A ``Problem`` of three tanh layers of 50, all shared. The papers train for 50000 steps.
 
     Raises:
-      ValueError: where ``inside`` is no whole number above zero.
+      ValueError: if ``inside`` is not a whole number above zero.
 
     Examples:
       >>> problem = klein_gordon()
@@ -84,14 +84,14 @@ def source(points: Array | np.ndarray) -> Array:
 
 
 def residuals(params: PyTree, batch: Batch) -> dict[str, Array]:
-    """Evaluate the residuals, whose mean squares are the losses: for ``ntk_traces``, say.
+    """Evaluate the residuals, whose mean squares are the losses, for example for ``ntk_traces``.
 
     Args:
-      params: of the problem's network.
-      batch: "inside" (N, 2), "start" (n, 2) with t = 0, "ends" (2 n, 2), as many at either end.
+      params: the parameters of the problem's network.
+      batch: "inside" (N, 2), "start" (n, 2) with t = 0, "ends" (2 n, 2) with n at either end.
 
     Returns:
-      "boundary" (4 n,), of twice the length of the errors, since the four mean squares are summed,
+      "boundary" (4 n,), which is twice the errors, since the four mean squares are summed,
       and "residual" (N,).
 
     Examples:

@@ -1,13 +1,13 @@
 """Low-light enhancement: dark photographs, one small network, five losses in their own units.
 
-The network sees the mean colours of cells of 8x8 pixels and answers, in the manner of Zero-DCE,
-with a curve for each cell and colour channel that brightens the pixels. Four losses compare the
-result with the photograph in full light: its pixels, its exposure, its colours, its structure. The
-fifth, smoothness, is a prior on the curves, which constant curves satisfy whatever the picture: it
-shows what methods do with a loss that can be had for nothing.
+The network reads the mean colours of cells of 8x8 pixels and returns, like Zero-DCE, a curve for
+each cell and colour channel that brightens the pixels. Four losses compare the result with the
+photograph in full light: its pixels, its exposure, its colours, its structure. The fifth,
+smoothness, is a prior on the curves, which constant curves satisfy for any picture: it shows how
+methods treat a loss that is easily zero.
 
 At the start squared stops are a hundred times as large as squared errors of pixels, and a thousand
-times as large as what colours and curves differ by. Nothing is rescaled, on purpose.
+times as large as the differences of colours and curves. Nothing is rescaled, on purpose.
 """
 
 from typing import NamedTuple
@@ -32,17 +32,17 @@ def low_light() -> Problem:
     """Build the low-light problem.
 
     The tasks, in order: "colour", "exposure", "reconstruction", "smoothness" and "structure"; see
-    ``curve_losses`` and ``curve_metrics``. All parameters are shared. There is no theory: a model
-    that outputs zeros leaves the picture dark and costs no smoothness at all, and so does the best
-    constant curve; reciprocals of zero are no weights.
+    ``curve_losses`` and ``curve_metrics``. All parameters are shared. There are no losses from
+    theory: a model that outputs zeros leaves the picture dark, with a smoothness loss of zero, and
+    the best constant curve has a smoothness loss of zero too; the reciprocal of zero is no weight.
 
     Returns:
       A ``Problem`` whose splits hold "dark" and "truth" (N, 32, 32, 3), float32 in [0, 1], and
-      "photo" (N,), which photograph a crop is from; N is 1024, 256 and 256. Its parameters are
+      "photo" (N,), the number of each crop's photograph; N is 1024, 256 and 256. Its parameters are
       ``{"trunk": {layer: ...}, "heads": {}}``, each layer a "kernel" (in, out) and a "bias" (out,).
 
     Raises:
-      ImportError: where scikit-image or scikit-learn, which carry the photographs, is missing.
+      ImportError: if scikit-image or scikit-learn, which carry the photographs, is missing.
 
     Examples:
       >>> problem = low_light()
@@ -94,8 +94,8 @@ def cell_features(dark: Array | np.ndarray) -> Array:
       dark: (B, H, W, 3) values in [0, 1]; H and W are multiples of 8.
 
     Returns:
-      (B, H/8, W/8, 36): log2 of the mean of each channel in the 3x3 cells around, beyond the edge
-      those at the edge, and its mean, minimum and maximum over all cells; scaled to [-1, 1].
+      (B, H/8, W/8, 36): log2 of the mean of each channel in the 3x3 cells around (beyond the edge,
+      the cells at the edge), and its mean, minimum and maximum over all cells; scaled to [-1, 1].
 
     Examples:
       >>> cell_features(jnp.full((1, 16, 24, 3), 0.1)).shape
@@ -117,7 +117,7 @@ def enhance(dark: Array | np.ndarray, curves: Array) -> Array:
     Args:
       dark: (B, H, W, 3) values in [0, 1].
       curves: (B, H/8, W/8, 3), a at the centre of each cell; bilinear in between, the nearest at
-        the border. Zero leaves a picture as it is.
+        the border. Zero does not change a picture.
 
     Returns:
       (B, H, W, 3) values in [0, 1].
@@ -137,7 +137,7 @@ def curve_losses(curves: Array, batch: Batch) -> dict[str, Array]:
     """Evaluate the five losses of curves, means over the batch.
 
     With the mean colour m of a cell (plus 1/255, so that black has a logarithm and a colour), and ^
-    for the enhanced picture:
+    marking the enhanced picture:
       colour          1 - cos(m^, m), about half the squared angle in radians
       exposure        (2.2 log2(|m^|_1 / |m|_1))^2, in squared stops of light
       reconstruction  squared error of the pixels
@@ -146,7 +146,7 @@ def curve_losses(curves: Array, batch: Batch) -> dict[str, Array]:
                       c = 0.03^2: SSIM without its luminance term
 
     Args:
-      curves: (B, H/8, W/8, 3), of a network of your own, say.
+      curves: (B, H/8, W/8, 3), for example of a network of your own.
       batch: "dark" and "truth", (B, H, W, 3).
 
     Returns:
@@ -173,7 +173,7 @@ def curve_losses(curves: Array, batch: Batch) -> dict[str, Array]:
 
 
 def curve_metrics(curves: Array, split: Batch) -> dict[str, Array]:
-    """Evaluate what a reader cares about.
+    """Evaluate the metrics of curves.
 
     Args:
       curves: (N, H/8, W/8, 3).
@@ -202,7 +202,7 @@ def curve_metrics(curves: Array, split: Batch) -> dict[str, Array]:
 
 
 class _Comparison(NamedTuple):
-    """An enhanced picture beside the truth: what losses and metrics are means of."""
+    """An enhanced picture beside the truth: the quantities that losses and metrics average."""
 
     cosines: Array
     stops: Array

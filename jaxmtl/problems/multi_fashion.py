@@ -1,8 +1,8 @@
-"""Multi-Fashion: two overlapping pieces of clothing, each to be named.
+"""Multi-Fashion: two overlapping pieces of clothing, each to be classified.
 
 Two Fashion-MNIST images lie on one canvas, the right one shifted down and to the right; where they
-overlap, the brighter pixel wins. Two tasks of the same kind, the same scale and the same
-difficulty: a problem on which balancing has little to win, and must not lose anything either.
+overlap, the brighter pixel wins. The two tasks have the same kind, the same scale and the same
+difficulty: balancing can gain little on this problem, and must not lose anything either.
 """
 
 import gzip
@@ -29,12 +29,12 @@ def multi_fashion(folder: str | Path = FOLDER) -> Problem:
 
     The canvas of 36 x 36 pixels is averaged over blocks of 2 x 2, so that a dense network on 324
     pixels is enough. Pairs of the training and the validation split come from the data set's
-    60000 training images, those of the test split from its 10000 test images; no image is in two
-    splits, which are the same at every call. Both tasks have the 10-class cross-entropy for a loss
-    and are judged by accuracy.
+    60000 training images, pairs of the test split from its 10000 test images; no image is in two
+    splits, which are the same at every call. Both tasks have the 10-class cross-entropy as their
+    loss and are evaluated by accuracy.
 
     Args:
-      folder: where the four ``*-ubyte.gz`` files of Fashion-MNIST lie.
+      folder: the folder of the four ``*-ubyte.gz`` files of Fashion-MNIST.
 
     Returns:
       A ``Problem`` whose splits hold "image" (N, 324), float32 in [0, 1], and "left" and "right"
@@ -42,7 +42,7 @@ def multi_fashion(folder: str | Path = FOLDER) -> Problem:
       regression targets.
 
     Raises:
-      FileNotFoundError: where the files are not in the folder.
+      FileNotFoundError: if the files are not in the folder.
 
     Examples:
       >>> from jaxmtl.problems.multi_fashion import multi_fashion

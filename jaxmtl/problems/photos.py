@@ -15,13 +15,13 @@ _READ_NOISE, _SHOT_NOISE = 1e-3, 2e-4
 def load_photos() -> dict[str, np.ndarray]:
     """Load the photographs, reduced to a short side of at least 100 pixels.
 
-    All of them lie in the wheels of scikit-image and scikit-learn; nothing is downloaded.
+    All of them are in the wheels of scikit-image and scikit-learn; nothing is downloaded.
 
     Returns:
       Name -> (H, W, 3), float32 in [0, 1], for every name in ``SPLITS``.
 
     Raises:
-      ImportError: where one of the two packages is not installed.
+      ImportError: if one of the two packages is not installed.
 
     Examples:
       >>> load_photos()["chelsea"].shape
@@ -42,16 +42,16 @@ def load_photos() -> dict[str, np.ndarray]:
 
 
 def darken(photo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Take a photograph again with too little light.
+    """Simulate a photograph taken with too little light.
 
-    Light is value^2.2. All of it loses 1.5 to 3.5 stops (halvings); up to 1 more across the
+    Light is value^2.2. The whole picture loses 1.5 to 3.5 stops (halvings); up to 1 more across the
     picture, in a random direction, as away from a lamp; and up to 1.5 more in each channel, which
-    leaves a colour cast. Then come the sensor's noise, whose variance grows with the light, and
-    rounding to 8 bits.
+    leaves a colour cast. Then the sensor's noise is added, whose variance grows with the light, and
+    the result is rounded to 8 bits.
 
     Args:
       photo: (H, W, 3) values in [0, 1].
-      generator: draws all that is random.
+      generator: the source of all random numbers.
 
     Returns:
       (H, W, 3), float32 in [0, 1].
@@ -81,12 +81,12 @@ def make_splits(crops: dict[str, int], side: int) -> dict[str, dict[str, np.ndar
     No photograph is in two splits, and the crops are the same at every call.
 
     Args:
-      crops: split -> how many from each of its photographs.
-      side: of a crop, in pixels.
+      crops: split -> number of crops from each of its photographs.
+      side: side of a crop, in pixels.
 
     Returns:
       Split -> "dark" and "truth" (N, side, side, 3), float32 in [0, 1], and "photo" (N,), int32,
-      the place of each crop's photograph among the sorted names.
+      the index of each crop's photograph among the sorted names.
 
     Raises:
       ImportError: as ``load_photos``.

@@ -1,9 +1,9 @@
-"""QM9-11: eleven properties of small molecules, in the units that chemists compute them in.
+"""QM9-11: eleven properties of small molecules, in the units in which chemists compute them.
 
 Each of 8000 organic molecules of up to nine heavy atoms is described by the counts of its atoms and
-by the sorted eigenvalues of its Coulomb matrix, which know neither the order of the atoms nor how
-the molecule is turned. The targets' variances span eight orders of magnitude, from orbital energies
-in hartrees to spatial extents in squared bohrs, and nothing is rescaled.
+by the sorted eigenvalues of its Coulomb matrix, which depend neither on the order of the atoms nor
+on the orientation of the molecule. The targets' variances span eight orders of magnitude, from
+orbital energies in hartrees to spatial extents in squared bohrs, and nothing is rescaled.
 """
 
 import csv
@@ -47,16 +47,16 @@ def qm9() -> Problem:
     Every loss is the squared error, every metric the mean absolute error, both in the units of the
     data: hartree (energies), debye (dipole moment "mu"), cubic bohr (polarisability "alpha"),
     squared bohr ("r2"), cal/(mol K) ("cv"). The targets have the mean over the training split
-    subtracted and are not rescaled; ``standardisation`` holds what would. The molecules are a fixed
-    random choice of the 130831.
+    subtracted and are not rescaled; ``standardisation`` holds the weights that would rescale them.
+    The molecules are a fixed random choice of the 130831.
 
     Returns:
       A ``Problem`` whose splits hold "features" (N, 34), standardised by the training split, and
       "targets" (N, 11), both float32. N is 6000, 1000 and 1000.
 
     Raises:
-      ImportError: where qm9pack, which carries the data, is not installed.
-      FileNotFoundError: where the installed qm9pack does not carry them.
+      ImportError: if qm9pack, which carries the data, is not installed.
+      FileNotFoundError: if the installed qm9pack does not carry them.
 
     Examples:
       >>> from jaxmtl.problems.qm9 import qm9
@@ -170,10 +170,10 @@ def read_molecules(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def describe(charges: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Describe molecules by numbers that no renumbering, turn or shift of their atoms changes.
+    """Describe molecules by numbers that do not depend on atom order, rotation or translation.
 
     Args:
-      charges: (N, A) of the nuclei, zero where a molecule has fewer atoms.
+      charges: (N, A) charges of the nuclei, zero if a molecule has fewer atoms.
       positions: (N, A, 3) in Å.
 
     Returns:

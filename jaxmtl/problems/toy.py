@@ -1,9 +1,9 @@
-"""A landscape in two dimensions, with two tasks: what it takes to get from anywhere to the front.
+"""A landscape in two dimensions with two tasks, to compare the paths of methods to the front.
 
-Above y = 0 each loss has a narrow valley, which descending the sum falls into and does not leave;
-below, both are bowls, whose minima (7, -8.4) and (-7, -8.4) are the ends of the Pareto set. The
-first loss counts a tenth of the second, so that equal weights hardly see it. There are no data: the
-parameters are the point itself.
+Above y = 0 each loss has a narrow valley; descent on the sum falls into it and does not leave.
+Below, both losses are bowls, whose minima (7, -8.4) and (-7, -8.4) are the ends of the Pareto set.
+The first loss has a tenth of the scale of the second, so that it hardly counts with equal weights.
+There are no data: the parameters are the point itself.
 """
 
 import jax
@@ -24,8 +24,8 @@ def toy() -> Problem:
 
     The tasks, in order: "first" (a tenth of its loss, as in the papers) and "second". A run starts
     near one of the five ``STARTS``, drawn at random, with normal noise of 0.1 on top, so that no
-    two seeds are the same run; whoever wants the starts themselves takes them from ``STARTS``. The
-    papers train for 35000 steps at this learning rate.
+    two seeds are the same run; for the exact starts use ``STARTS``. The papers train for 35000
+    steps at this learning rate.
 
     Returns:
       A ``Problem`` whose parameters are ``{"trunk": {"point": (2,)}, "heads": {}}``. There are no
@@ -78,7 +78,7 @@ def toy_losses(point: Array) -> dict[str, Array]:
       q_1 = ((x - 7)^2 + (y + 8)^2/10)/10 - 20,
       q_2 = ((x + 7)^2 + (y + 8)^2/10)/10 - 20.
 
-    At y = 0, where both c are at a tie, each passes its full derivative, as in the authors' code;
+    At y = 0, where both c have a tie, each passes its full derivative, as in the authors' code;
     the gradients at the start (0, 0) are then vertical.
 
     Args:
@@ -88,7 +88,7 @@ def toy_losses(point: Array) -> dict[str, Array]:
       Each loss by the name of its task, of shape (...).
 
     Raises:
-      ValueError: where the first axis does not hold two coordinates.
+      ValueError: if the first axis does not hold two coordinates.
 
     Examples:
       >>> losses = toy_losses(jnp.array([0.0, 5.0]))
@@ -102,7 +102,7 @@ def toy_losses(point: Array) -> dict[str, Array]:
             " list of points."
         )
     x, y = point
-    # jnp.maximum would halve the derivative at a tie, where clamping passes all of it.
+    # jnp.maximum would halve the derivative at a tie, while clamping passes all of it.
     rise, fall = jnp.tanh(y / 2), jnp.tanh(-y / 2)
     up, down = jnp.where(rise >= 0, rise, 0), jnp.where(fall >= 0, fall, 0)
     bend, height = jnp.tanh(-y), 0.1 * (y + 8) ** 2
@@ -120,17 +120,17 @@ def pareto_set(num: int = 201) -> np.ndarray:
 
     Where y < 0, the gradients are opposite if x is in [-7, 7] and
       y = -8 + (755 + 5 x^2 - (y + 8)^2 / 2) / sinh(y),
-    a contraction, which is iterated. It does not depend on the losses' scales, and above y = 0 no
-    point is better, the losses there being above -6.3 s.
+    a contraction, which is iterated. It does not depend on the losses' scales. Above y = 0 no point
+    is better, since the losses there are above -6.3 s.
 
     Args:
-      num: how many points, evenly spaced in x.
+      num: the number of points, evenly spaced in x.
 
     Returns:
       (num, 2) points, in float64, x from -7 to 7.
 
     Raises:
-      ValueError: where ``num`` is below two.
+      ValueError: if ``num`` is below two.
 
     Examples:
       >>> print(pareto_set(3).round(3))
@@ -141,7 +141,7 @@ def pareto_set(num: int = 201) -> np.ndarray:
     check_count("num", num, 2)
     x = np.linspace(-7.0, 7.0, num)
     y = np.full(num, -8.0)
-    for _ in range(60):  # the error falls below half at every turn
+    for _ in range(60):  # each iteration more than halves the error
         y = -8 + (755 + 5 * x**2 - (y + 8) ** 2 / 2) / np.sinh(y)
     return np.stack([x, y], axis=1)
 

@@ -1,9 +1,9 @@
-"""Yeast: fourteen yes-or-no questions about a gene, from 103 measurements of it.
+"""Yeast: fourteen yes-or-no labels of a gene, from 103 measurements of it.
 
 2417 genes of baker's yeast, each with its expression in micro-array experiments and its
-phylogenetic profile, and the groups of functions that it takes part in: fourteen binary labels,
-1 % to 75 % of them positive. Many tasks of one kind and one scale, and few examples: what the tasks
-lend each other weighs more here than how they are balanced.
+phylogenetic profile, and the functional groups to which it belongs: fourteen binary labels, 1 % to
+75 % of them positive. There are many tasks of one kind and one scale, and few examples: what tasks
+gain from each other matters more here than how they are balanced.
 """
 
 import gzip
@@ -28,9 +28,9 @@ _SPLITS = {"train": 1300, "validation": 300, "test": 817}
 def yeast() -> Problem:
     """Build the yeast problem: fourteen binary labels, each a task.
 
-    A task's loss is the binary cross-entropy, its metric the area under the ROC curve: the chance
-    that a gene with the label gets a higher output than one without. (Accuracy would praise whoever
-    never predicts a rare label.) The split is the same at every call.
+    A task's loss is the binary cross-entropy, its metric the area under the ROC curve: the
+    probability that a gene with the label gets a higher output than one without. (Accuracy would
+    reward a model that never predicts a rare label.) The split is the same at every call.
 
     Returns:
       A ``Problem`` whose splits hold "features" (N, 103), standardised by the training split, and
@@ -38,8 +38,8 @@ def yeast() -> Problem:
       ``standardisation``: there are no regression targets.
 
     Raises:
-      ImportError: where river, which carries the data, is not installed.
-      FileNotFoundError: where the installed river does not carry them.
+      ImportError: if river, which carries the data, is not installed.
+      FileNotFoundError: if the installed river does not carry them.
 
     Examples:
       >>> from jaxmtl.problems.yeast import yeast
@@ -102,7 +102,7 @@ def _area_under_curve(logits: Array, positive: Array) -> Array:
     """Compute the area under the ROC curve of one label, in which a tie counts one half."""
     ordered = jnp.sort(logits)
     below, upto = (jnp.searchsorted(ordered, logits, side=side) for side in ("left", "right"))
-    ranks = (below + upto + 1) / 2  # from 1; those that tie share their mean rank
+    ranks = (below + upto + 1) / 2  # from 1; ties share their mean rank
     count = jnp.sum(positive)
     above = jnp.sum(ranks * positive) - count * (count + 1) / 2
     return above / (count * (len(logits) - count))

@@ -1,4 +1,4 @@
-"""Solvers that know nothing of tasks: from matrices to points, with how well they were reached."""
+"""Solvers for small problems: they take matrices and return points with their accuracy."""
 
 from jaxmtl.solvers.barrier import Barrier, barrier
 from jaxmtl.solvers.complementarity import Complementarity, complementarity

@@ -1,4 +1,4 @@
-"""What the solvers are given, checked before anything is traced."""
+"""Checks of the solvers' inputs before anything is traced."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def read_mask(name: str, value: Any, num: int) -> Array:
 
 
 def _floating(name: str, array: Any) -> Array:
-    """At least one number; whole ones as floating-point ones."""
+    """Raise for an empty array; whole numbers become floating-point numbers."""
     array = jnp.asarray(array)
     if not array.size:
         raise ValueError(f"{name} must have at least one entry, but its shape is {array.shape}.")

@@ -1,14 +1,14 @@
-"""A function of small arrays as one launch on a GPU, and as itself everywhere else.
+"""A function of small arrays as one launch on a GPU, and unchanged everywhere else.
 
-On a GPU XLA makes a launch of each operation and, at each turn of a loop whose turns nobody knows
-beforehand, lets the host wait for the device: hundreds of launches for numbers that fit the
-registers of one block. ``one_launch`` leaves a function as it is, but where a program is made for
-CUDA, in float32 and for a few tasks, it becomes one kernel (``_kernel``). That is decided where
-the program is lowered, not where it is traced: the target decides, and no other target pays for it.
+On a GPU, XLA makes a launch of each operation. At each turn of a loop whose length is not known
+beforehand, the host waits for the device. This means hundreds of launches for numbers that fit the
+registers of one block. ``one_launch`` leaves a function unchanged, except in programs for CUDA, in
+float32 and for a few tasks, where it becomes one kernel (``_kernel``). This is decided when the
+program is lowered, not when it is traced, so other targets have no extra cost.
 
-JAX promises nothing about the interfaces behind this. Where one of them is gone, or the kernel
-cannot be made, XLA's loops take over, with one warning. On GPUs that Triton does not know (before
-Ampere) they stay, and wherever JAXMTL_ONE_LAUNCH is 0.
+JAX makes no promises about the interfaces behind this. If one of them is missing, or the kernel
+cannot be made, XLA's loops are used, with one warning. They are also used on GPUs that Triton does
+not support (before Ampere), and wherever JAXMTL_ONE_LAUNCH is 0.
 """
 
 import functools
@@ -26,22 +26,22 @@ from jaxmtl.backward._programs import is_variable, opened, operations, run_progr
 from jaxmtl.solvers._kernel.entries import NotInKernel, filled, narrow
 from jaxmtl.solvers._kernel.program import run_in_kernel
 
-# The most entries of a matrix: up to 64 tasks (32 in a linear programme). Compiled for an H100, the
-# kernels keep these in registers; of twice as many tasks, they would spill them to memory.
+# The largest number of entries of a matrix: up to 64 tasks (32 in a linear programme). Compiled for
+# an H100, the kernels keep these in registers; with twice as many tasks they would spill to memory.
 MOST_ENTRIES = 2**12
 _TYPES = ("bool", "float32", "int32")
-# Runs kernels on every platform, interpreted, operation by operation: for tests.
+# Run kernels on every platform, interpreted, operation by operation: for tests.
 INTERPRETED = False
-# Set to 0 before jaxmtl is imported, XLA's loops stay on GPUs too.
+# If this is set to 0 before jaxmtl is imported, XLA's loops are used on GPUs too.
 SWITCH = "JAXMTL_ONE_LAUNCH"
 _WANTED = os.environ.get(SWITCH, "1") != "0"
 
 
 def one_launch(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Jit a function of trees of arrays, so that on a GPU it is one launch.
+    """Jit a function of trees of arrays, so that it is one launch on a GPU.
 
-    Under ``vmap`` that is one launch too, with a block for each. What ``_kernel`` has no rule
-    for stays as XLA makes it.
+    Under ``vmap`` it is also one launch, with a block for each entry. Operations for which
+    ``_kernel`` has no rule stay as XLA makes them.
     """
     jitted = jax.jit(function)
 
@@ -54,7 +54,7 @@ def one_launch(function: Callable[..., Any]) -> Callable[..., Any]:
             _tell_once(f"{type(error).__name__}: {error}")
             return function(*args)
         traced = jitted.trace(*args)
-        # Constants, if any, are arguments: a kernel holds no arrays.
+        # Constants, if any, become arguments: a kernel holds no arrays.
         inner = opened(traced.jaxpr)
         program = inner.replace(constvars=(), invars=[*inner.constvars, *inner.invars])
         leaves = map(jnp.asarray, [*traced.jaxpr.consts, *jax.tree.leaves(args)])
@@ -66,7 +66,7 @@ def one_launch(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.cache
 def _primitive() -> Any:
-    """The operation that stands for a program until it is lowered."""
+    """The operation that represents a program until it is lowered."""
     from jax.extend.core import Primitive
     from jax.interpreters import ad, batching, mlir
 
@@ -88,7 +88,7 @@ def _primitive() -> Any:
         return results, [0] * len(results)
 
     def jvp(values: Any, tangents: Any, *, plain: Any, **rest: Any) -> Any:
-        # The kernel for the values, and a loop for the tangents, which mostly nobody reads.
+        # The kernel computes the values, and a loop the tangents, which are rarely needed.
         tangents = tuple(ad.instantiate_zeros(tangent) for tangent in tangents)
         _, moved = jax.jvp(functools.partial(_run, plain), tuple(values), tangents)
         return launch.bind(*values, plain=plain, **rest), moved
@@ -97,7 +97,7 @@ def _primitive() -> Any:
 
     def lower(context: Any, *values: Any, **params: Any) -> Any:
         module = context.module_context
-        # No kernel outlives the compiler that it was written for, as what is exported must.
+        # An exported program outlives the compiler for which a kernel is written: no kernel there.
         exported = module.lowering_parameters.for_export
         platforms = tuple(context.platforms or module.platforms)
         on_gpu = platforms == ("cuda",) and not exported and _WANTED and _has_triton()
@@ -107,12 +107,12 @@ def _primitive() -> Any:
             plain = [jax.core.ShapedArray(a.shape, a.dtype) for a in context.avals_in]
             try:
                 with _alone(), warnings.catch_warnings():
-                    # JAX will end this way to a kernel, and what happens then is written above.
+                    # JAX will remove this interface; the module docstring says what happens then.
                     warnings.simplefilter("ignore", DeprecationWarning)
                     return in_kernel(context.replace(avals_in=plain), *values, **params)
             except NotInKernel:
                 pass
-            except Exception as error:  # whatever a JAX that has moved on may raise
+            except Exception as error:  # a newer JAX may raise anything
                 _tell_once(f"{type(error).__name__}: {error}")
         return as_it_is(context, *values, **params)
 
@@ -123,17 +123,17 @@ def _primitive() -> Any:
 
 
 def _has_triton() -> bool:
-    """Whether the GPUs here, if there are any, are of the kind that Triton compiles for."""
-    if jax.default_backend() not in ("gpu", "cuda"):  # ahead of time, for one that is described
+    """Whether Triton compiles for the GPUs of this machine, if there are any."""
+    if jax.default_backend() not in ("gpu", "cuda"):  # ahead of time, for a described GPU
         return True
     capability = getattr(jax.devices()[0], "compute_capability", "8.0")
     return float(capability) >= 8
 
 
 def _alone() -> Any:
-    """A block runs on one device; and JAX asks of which kind, though no kernel depends on it.
+    """A mesh of one device; JAX requires its kind, though no kernel depends on it.
 
-    XLA compiles it for the GPU that it comes to.
+    XLA compiles the kernel for the GPU on which it runs.
     """
     device = None
     if jax.default_backend() not in ("gpu", "cuda") and jax.__version_info__ >= (0, 11):
@@ -146,8 +146,8 @@ def _alone() -> Any:
 def _tell_once(cause: str) -> None:
     warnings.warn(
         f"jaxmtl cannot make a GPU kernel of a solver with jax {jax.__version__} ({cause[:200]})."
-        " The numbers are right, but a step takes many launches and waits. A newer jaxmtl may know"
-        " this jax; if there is none, please report it.",
+        " The results are correct, but a step takes many launches and waits. A newer jaxmtl may"
+        " support this jax; if there is none, please report it.",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -158,7 +158,7 @@ def _run(program: Any, *values: Any) -> list[Any]:
 
 
 def _kernel(*values: Any, program: Any, plain: Any, axes: Any, interpret: bool) -> list[Any]:
-    """The program as a kernel, and the vmaps that it is in as its grid."""
+    """The program as a kernel, with the surrounding vmaps as its grid."""
     from jax.experimental import pallas
     from jax.experimental.pallas import triton
 
@@ -205,17 +205,17 @@ def _kernel(*values: Any, program: Any, plain: Any, axes: Any, interpret: bool) 
 
 
 def _warps(entries: int) -> int:
-    """Of 32 threads, so that a matrix takes 8 to 16 registers of each; one where all fit one."""
+    """Warps of 32 threads, so that a matrix takes 8 to 16 registers of each; one if all fit one."""
     return 1 if entries <= 256 else 4 if entries <= 1024 else 8
 
 
 def _outside(aval: Any) -> tuple[Sequence[int], Any]:
-    """Shape and type of an array in memory: scalars as vectors of one, bools as numbers."""
+    """Shape and type of an array in memory: scalars become vectors of one, bools numbers."""
     return filled(aval.shape) or (1,), jnp.int32 if aval.dtype == bool else narrow(aval.dtype)
 
 
 def _like(shape: Sequence[int], dtype: Any) -> Any:
-    """A shape without anything on devices, of which a ``jax.ShapeDtypeStruct`` is asked."""
+    """A shape and type without a device, which a ``jax.ShapeDtypeStruct`` would look up."""
     return types.SimpleNamespace(shape=tuple(shape), dtype=jnp.dtype(dtype))
 
 

@@ -1,4 +1,4 @@
-"""The positive weights that balance a Gramian against their own inverse powers."""
+"""Positive weights for which the Gramian times the weights equals an inverse power of them."""
 
 from typing import Any, NamedTuple
 
@@ -14,12 +14,12 @@ from jaxmtl.solvers.scaling import equilibrate
 
 
 class Barrier(NamedTuple):
-    """Weights w with G w = w^(-1/a), and how well they were reached.
+    """Weights w with G w = w^(-1/a), and their accuracy.
 
     Attributes:
       weights: (T,) weights, above zero; zero for absent and zero vectors.
-      residual: max_i |w_i^(1/a) (G w)_i - 1|, 0 where it is exact; infinite where out of range.
-      iterations: Newton steps.
+      residual: max_i |w_i^(1/a) (G w)_i - 1|, 0 if it is exact; infinite if out of range.
+      iterations: number of Newton steps.
     """
 
     weights: Array
@@ -37,26 +37,26 @@ def barrier(
 ) -> Barrier:
     """Find w > 0 with G w = w^(-1/a), the minimiser of w'Gw/2 - sum_i w_i^(1-1/a) / (1-1/a).
 
-    For a = 1 that is G w = 1/w, the minimiser of w'Gw/2 - sum_i log w_i. Damped Newton steps on the
-    logarithms of the weights, with scales s that bring all lengths to about one and C = S G S:
-    w = s x, C x = t x^(-1/a), t_i = s_i^(1-1/a).
+    For a = 1 this is G w = 1/w, the minimiser of w'Gw/2 - sum_i log w_i. The solver takes damped
+    Newton steps on the logarithms of the weights, with scales s that bring all lengths to about one
+    and C = S G S: w = s x, C x = t x^(-1/a), t_i = s_i^(1-1/a).
 
     Args:
       gramian: (T, T) inner products of the vectors.
       alpha: a, above zero.
       active: (T,) bool, which vectors take part; all if None.
-      tolerance: residual at which to stop; 0 goes as far as rounding allows.
-      max_iterations: Newton steps at most.
+      tolerance: residual at which to stop; 0 continues as far as rounding allows.
+      max_iterations: maximum number of Newton steps.
 
     Returns:
-      A ``Barrier``. Where positive weights make the combination vanish, no solution exists; the
-      weights then are large, and the residual says that they solve nothing. So it does where the
-      powers of an extreme a are out of range: the weights of parallel vectors are in the ratios of
-      the -a-th powers of their lengths, and t spans the -1/a-th. Not differentiable in reverse
+      A ``Barrier``. If positive weights make the combination vanish, no solution exists; the
+      weights are then large, and the residual shows that they are no solution. The same holds if
+      the powers of an extreme a are out of range: the weights of parallel vectors have the ratios
+      of the -a-th powers of their lengths, and t spans the -1/a-th. Not differentiable in reverse
       mode.
 
     Raises:
-      ValueError: where the Gramian is not square.
+      ValueError: if the Gramian is not square.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -91,7 +91,7 @@ def _damped_newton(
     pairs = present[:, None] & present[None, :]
     identity = jnp.eye(num, dtype=scaled.dtype)
     matrix = jnp.where(pairs, scaled, identity)
-    # One common factor for t, so that its spread sits around one; x carries its power back.
+    # One common factor for t, so that its values lie around one; x carries its power back.
     log_t = jnp.where(present, (1 - 1 / alpha) * jnp.log(scale), 0)
     centre = jnp.sum(log_t) / jnp.maximum(jnp.sum(present, dtype=log_t.dtype), 1)
     log_t = jnp.where(present, log_t - centre, 0)
@@ -112,14 +112,14 @@ def _damped_newton(
         residual = jnp.max(jnp.abs(jnp.where(present, force / pull - 1, 0)))
         largest = jnp.max(jnp.abs(p))
         damped = p / jnp.where(largest > 0.5, 1 + largest, 1)
-        # Near the solution a step squares the residual; one that does not is rounding.
+        # Near the solution a step squares the residual; a step that does not is only rounding.
         gains = (largest > 1e-2) | (residual < before / 2)
         go_on = (residual > tolerance) & gains & jnp.isfinite(largest)
         iterations = iterations + go_on.astype(iterations.dtype)
         return jnp.where(go_on, x * (1 + damped), x), iterations, residual, go_on
 
     with jax.default_matmul_precision("highest"):
-        # The solution if no two vectors had anything in common, a number whatever t is.
+        # The solution if all vectors were orthogonal; it is finite for every t.
         start = jnp.exp((log_t - jnp.log(jnp.diagonal(matrix))) * (alpha / (1 + alpha)))
         infinite = jnp.full((), jnp.inf, start.dtype)
         x, iterations, _, _ = lax.while_loop(
@@ -129,7 +129,7 @@ def _damped_newton(
         )
         balance = x * (matrix @ x) / (t * x ** (1 - 1 / alpha))
         residual = jnp.max(jnp.abs(jnp.where(present, balance - 1, 0)))
-        # Powers out of range leave 0/0, which tells nothing of the weights but that they are wrong.
+        # Powers out of range leave 0/0, which shows only that the weights are wrong.
         residual = jnp.where(jnp.isnan(residual) & jnp.all(jnp.isfinite(x)), jnp.inf, residual)
     weights = scale * x * jnp.exp(centre * alpha / (1 + alpha))
     return Barrier(jnp.where(present, weights, 0), residual, iterations)

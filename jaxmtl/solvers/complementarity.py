@@ -1,4 +1,4 @@
-"""Linear complementarity with a positive semidefinite matrix: the core of projections on cones."""
+"""Linear complementarity with a positive semidefinite matrix, for projections on cones."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ from jaxmtl.solvers.scaling import reciprocal
 
 
 class Complementarity(NamedTuple):
-    """A solution z of the problem, and how well it was reached.
+    """A solution z of the problem, and its accuracy.
 
     Attributes:
       z: (T,) the solution.
-      residual: max_i |min(z_i, (M z + q)_i)| over max_i |q_i|, 0 where it is exact.
-      iterations: linear systems solved, those for the last digits included.
+      residual: max_i |min(z_i, (M z + q)_i)| over max_i |q_i|, 0 if it is exact.
+      iterations: number of linear systems solved, including those for the last digits.
     """
 
     z: Array
@@ -37,28 +37,28 @@ def complementarity(
 ) -> Complementarity:
     """Find z >= 0 with M z + q >= 0 and z'(M z + q) = 0.
 
-    This z is the minimum of f(z) = z'Mz/2 + q'z over z >= 0, found by a projected Newton's method:
-    solve for the support of z. Where the solution is nowhere below zero, go there, and take into
-    the support what f falls along. Else go to the best of three points: the solution, cut off at
-    zero; half the way to it, cut off at zero; and on the way to it, where the first index reaches
-    zero, which is the step of Lawson and Hanson. The first two change many indices at once, and
-    mostly a handful of systems is enough. The third never raises f, and the support then loses an
-    index, so that a singular M does not go round for ever. Of two indices, all four supports are
-    tried at once.
+    This z is the minimum of f(z) = z'Mz/2 + q'z over z >= 0, found by a projected Newton method.
+    Each step solves for the support of z. If the solution is nowhere below zero, z moves there, and
+    indices along which f falls join the support. Otherwise z moves to the best of three points: the
+    solution, cut off at zero; half the way to it, cut off at zero; and the point on the way to it
+    at which the first index reaches zero, which is the step of Lawson and Hanson. The first two
+    change many indices at once, and usually a handful of systems is enough. The third never raises
+    f, and removes an index from the support, so that a singular M does not cause an endless cycle.
+    For two indices, all four supports are tried at once.
 
     Args:
       matrix: (T, T) symmetric positive semidefinite M, its diagonal of the order of one.
       offset: (T,) q.
       support: (T,) bool, a first guess of where z is above zero; where q is below zero if None.
-      active: (T,) bool, indices outside which z is zero and nothing is asked; all if None.
-      max_iterations: systems to solve at most.
+      active: (T,) bool; other indices have z zero and no condition. All if None.
+      max_iterations: maximum number of systems to solve.
 
     Returns:
       A ``Complementarity``. Not differentiable in reverse mode. A singular M is solved with a ridge
-      that refinement takes out again; where there is no solution, the residual says so.
+      that refinement removes again; if there is no solution, the residual shows it.
 
     Raises:
-      ValueError: where matrix and offset do not fit.
+      ValueError: if matrix and offset do not fit.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -95,7 +95,7 @@ def complementarity(
 
 
 def violation(z: Array, slopes: Array, active: Array) -> Array:
-    """max_i |min(z_i, slope_i)| over the active indices, zero where the two are complementary."""
+    """max_i |min(z_i, slope_i)| over the active indices; zero if the two are complementary."""
     return jnp.max(jnp.abs(jnp.minimum(z, slopes)), where=active, initial=0)
 
 
@@ -103,7 +103,7 @@ def _of_two(matrix: Array, offset: Array, active: Array) -> tuple[Array, Array]:
     """The best of the solutions of two equations on each of the four supports, and its error."""
     (a, b), (_, d) = jnp.where(active[:, None] & active[None, :], matrix, 0)
     p, q = jnp.where(active, -offset, 0)
-    # What is left of d; where that is nothing, one of the other supports will do.
+    # The remainder of d; if it is zero, one of the other supports gives the solution.
     left = d - b * b * reciprocal(a)
     second = (q - b * p * reciprocal(a)) * reciprocal(jnp.maximum(left, 0))
     first = (p - b * second) * reciprocal(a)
@@ -115,14 +115,14 @@ def _of_two(matrix: Array, offset: Array, active: Array) -> tuple[Array, Array]:
 
 
 class _Search(NamedTuple):
-    """Where the search is.
+    """The state of the search.
 
     Attributes:
       support: (T,) bool, the support to solve for next; z is zero elsewhere.
       z: (T,) the point reached, nowhere below zero.
       error: how far it is from a solution.
-      iterations: systems solved.
-      unfinished: another one is wanted.
+      iterations: number of systems solved.
+      unfinished: whether another step is needed.
     """
 
     support: Array
@@ -141,31 +141,31 @@ def _search(
     rounding: Array,
     max_iterations: int,
 ) -> tuple[Array, Array, Array]:
-    """The projected Newton's method.
+    """Run the projected Newton method.
 
     Args:
       matrix: (T, T) M.
       offset: (T,) q.
-      guess: (T,) bool, the support to begin with.
+      guess: (T,) bool, the initial support.
       active: (T,) bool, the indices that may be above zero.
-      rounding: an error that is as good as none.
-      max_iterations: systems to solve at most.
+      rounding: an error that counts as zero.
+      max_iterations: maximum number of systems to solve.
 
     Returns:
       (T,) z, its error, and the number of systems solved.
     """
 
     def step(now: _Search) -> _Search:
-        # From z on, so that to solve for the same support again is refinement.
+        # Start from z, so that solving for the same support again is refinement.
         goal = solve_on(now.support, matrix, -offset, now.z, refinements=1)
         falling = now.support & (goal < 0)
         room = jnp.where(falling, now.z / jnp.where(falling, now.z - goal, 1), 1)
         share = jnp.min(room)
         stopped = falling & (room <= share)
         points = jnp.stack([now.z + part * (goal - now.z) for part in (1, 0.5, share)])
-        # Rounding must leave nothing of what stopped the third; any point will do for the others.
+        # Set the index that stopped the third point to exactly zero; harmless for the others.
         points = jnp.where(stopped[None], 0, jnp.maximum(points, 0))
-        # What f rises by, from the step: the difference of two values of f would be rounding.
+        # The rise of f, from the step: a difference of two values of f would be rounding error.
         steps = points - now.z[None]
         rises = steps @ (matrix @ now.z + offset) + jnp.sum(steps * (steps @ matrix), axis=1) / 2
         best = jnp.argmin(rises)
@@ -175,7 +175,7 @@ def _search(
         shrinks = jnp.any(falling) & (best == 2)
         support = jnp.where(shrinks, now.support & ~stopped, wanted)
         error = violation(z, slopes, active)
-        # The support found, its digits are worth a system each for as long as they come fast.
+        # With the support found, its digits are worth one system each while they come fast.
         settled = jnp.all(support == now.support) & ~jnp.any(falling) & (error > now.error / 2)
         return _Search(support, z, error, now.iterations + 1, (error > rounding) & ~settled)
 
@@ -190,21 +190,21 @@ def _search(
 def solve_on(
     support: Array, matrix: Array, target: Array, start: Array | None = None, refinements: int = 3
 ) -> Array:
-    """Solve M x = b on the indices of a support, x being zero elsewhere.
+    """Solve M x = b on the indices of a support, with x zero elsewhere.
 
     Args:
       support: (T,) bool.
       matrix: (T, T) symmetric positive semidefinite, its diagonal of the order of one.
       target: (T,) or (T, N) b.
       start: a first x, of the shape of b; zero if None.
-      refinements: how often the error is solved for and taken out, of the ridge above all.
+      refinements: how often to solve for the error, mainly that of the ridge, and remove it.
 
     Returns:
-      x of the shape of b. With a ridge the factor exists for a singular M too, and refinement takes
-      the ridge out of the solution again.
+      x of the shape of b. With a ridge the factor exists for a singular M too, and refinement
+      removes the effect of the ridge from the solution.
     """
     identity = jnp.eye(len(support), dtype=matrix.dtype)
-    # Above the rounding of the matrix, or the factor of a singular one may not exist.
+    # Larger than the rounding error of the matrix; otherwise a singular one may have no factor.
     size = jnp.maximum(jnp.max(jnp.diagonal(matrix)), 1)
     ridge = 4 * len(support) * jnp.finfo(matrix.dtype).eps * size
     inside = support[:, None] & support[None, :]

@@ -11,7 +11,7 @@ from jaxmtl.solvers._inputs import read_mask, read_matrix, read_vector
 from jaxmtl.solvers.complementarity import Complementarity, complementarity
 from jaxmtl.solvers.scaling import equilibrate
 
-# From so many on the turns of a loop cost a CPU less than they save.
+# From this number of rows on, a loop saves a CPU more than its turns cost.
 _MANY = 64
 
 
@@ -19,19 +19,19 @@ def dual_cone(gramian: Array, weights: Array, active: Array | None = None) -> Co
     """Find the weights of the nearest combination that conflicts with no vector.
 
     argmin v'Gv over v >= u: J'v is the projection of J'u on the cone of all d with <g_i, d> >= 0.
-    Solved for z in v = u + s z, with scales s that bring all lengths to about one and C = S G S:
-    z >= 0, C (z + u/s) >= 0, complementary; so the spread of the lengths does no harm.
+    It is solved for z in v = u + s z, with scales s that bring all lengths to about one and
+    C = S G S: z >= 0, C (z + u/s) >= 0, complementary. So the lengths may differ by any factor.
 
     Args:
       gramian: (T, T) inner products of the vectors.
-      weights: (T,) u, or (N, T) several at once.
+      weights: (T,) u, or (N, T) for several u at once.
       active: (T,) bool, which vectors take part; all if None.
 
     Returns:
       A ``Complementarity`` whose ``z`` holds the weights v, of the shape of ``weights``.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not fit.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -62,7 +62,7 @@ def dual_cone(gramian: Array, weights: Array, active: Array | None = None) -> Co
         # A vector of zero length constrains nothing.
         present = jnp.diagonal(scaled) > 0
         present &= read_mask("active", active, len(weights))
-        # C (u/s) without the division, of which the compiler makes long code.
+        # C (u/s) without the division, which compiles to long code.
         offset = (gramian * scale[:, None]) @ weights
         found = complementarity(scaled, offset, active=present)
         return found._replace(z=weights + found.z * scale)
@@ -72,7 +72,8 @@ def dual_cone(gramian: Array, weights: Array, active: Array | None = None) -> Co
 def _for_each(gramian: Array, weights: Array, active: Array) -> Complementarity:
     """Project for each row of weights: side by side, or on a CPU one after the other.
 
-    There side by side saves nothing, holds N systems, and all take as many as the slowest.
+    On a CPU, side by side saves nothing, holds N systems, and all take as many steps as the
+    slowest.
     """
 
     def side_by_side(gramian: Array, weights: Array, active: Array) -> Complementarity:

@@ -1,4 +1,4 @@
-"""Eigenvalues of Gramians, the small ones as exact as the large ones."""
+"""Eigenvalues of Gramians, with small ones as exact as large ones."""
 
 from typing import Any, NamedTuple
 
@@ -21,12 +21,12 @@ class Eigen(NamedTuple):
     """An eigendecomposition M = V diag(values) V'.
 
     Attributes:
-      values: (T,) eigenvalues, in no particular order; exactly zero where no larger than the
-        rounding errors of the entries that they were made from.
+      values: (T,) eigenvalues, in no particular order; exactly zero if no larger than the
+        rounding errors of the entries from which they were computed.
       vectors: (T, T), an eigenvector in each column.
       residual: largest off-diagonal entry of V'MV, in units of those rounding errors: of the
         order of one.
-      iterations: sweeps over all pairs.
+      iterations: number of sweeps over all pairs.
     """
 
     values: Array
@@ -38,10 +38,10 @@ class Eigen(NamedTuple):
 def eigen(matrix: Array) -> Eigen:
     """Diagonalise a Gramian by Jacobi rotations.
 
-    Where vectors differ in length by 10^3, the eigenvalues of their Gramian differ by 10^6, and
-    what the usual algorithms return for the small ones is rounding error of the large ones.
-    Jacobi's rotations, which start from those, find each to an accuracy relative to itself, as far
-    as the cosines of the vectors determine it.
+    If vectors differ in length by 10^3, the eigenvalues of their Gramian differ by 10^6. The small
+    eigenvalues that the usual algorithms return are then rounding errors of the large ones.
+    Jacobi's rotations, which start from their result, find each eigenvalue to an accuracy relative
+    to itself, as far as the cosines of the vectors determine it.
 
     Args:
       matrix: (T, T) symmetric positive semidefinite.
@@ -50,7 +50,7 @@ def eigen(matrix: Array) -> Eigen:
       An ``Eigen``. Not differentiable in reverse mode: it loops until it has converged.
 
     Raises:
-      ValueError: where ``matrix`` is not square.
+      ValueError: if ``matrix`` is not square.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -64,7 +64,7 @@ def eigen(matrix: Array) -> Eigen:
       <https://doi.org/10.1137/0613074>`_, 1992
     """
     matrix = read_matrix("matrix", matrix)
-    # By a power of two, which rounds nothing: squares of entries below are then numbers too.
+    # By a power of two, which rounds nothing; squares of the entries are then in range too.
     scale = reciprocal_length(jnp.max(jnp.abs(jnp.diagonal(matrix)), initial=0))
     matrix = matrix * scale * scale
     jacobi = one_launch(_jacobi) if len(matrix) <= MOST_IN_ONE_LAUNCH else jax.jit(_jacobi)
@@ -72,15 +72,15 @@ def eigen(matrix: Array) -> Eigen:
 
 
 def _jacobi(matrix: Array, usual: Array, scale: Array) -> Eigen:
-    """Rotate V'MV towards a diagonal, from the usual vectors on; values over the scale squared."""
+    """Rotate V'MV to a diagonal, from the usual vectors on; values are divided by scale squared."""
     num, eps = matrix.shape[0], jnp.finfo(matrix.dtype).eps
     rounds = jnp.asarray(_rounds(num))
     players = jnp.arange(num, dtype=jnp.int32)
     identity = players[:, None] == players[None, :]
     upper = players[:, None] < players[None, :]
     lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0))
-    # The usual vectors are a good start, and often all: only their small values are rounding. They
-    # are no start where their own errors, times the longest length, reach the shortest.
+    # The usual vectors are a good start, and often final: only their small values are rounding
+    # error. They are no start if their own errors, times the longest length, reach the shortest.
     longest = jnp.max(lengths, initial=0)
     shortest = jnp.min(jnp.where(lengths > 0, lengths, longest), initial=jnp.inf)
     is_start = shortest > jnp.sqrt(eps) * longest
@@ -91,7 +91,7 @@ def _jacobi(matrix: Array, usual: Array, scale: Array) -> Eigen:
         return jnp.matmul(left, right, precision="highest")
 
     def noise(vectors: Array) -> Array:
-        """Square roots of what rounding leaves of v'Mv: the lengths that cancelled in it."""
+        """Square roots of the rounding errors of v'Mv: the lengths that cancelled in it."""
         return jnp.sqrt(eps) * product(lengths, jnp.abs(vectors) + errors)
 
     def rotate(index: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -104,10 +104,10 @@ def _jacobi(matrix: Array, usual: Array, scale: Array) -> Eigen:
             return jnp.sum(jnp.where(meet, values[None, :], 0), axis=1)
 
         level, here = noise(vectors), jnp.diagonal(m)
-        # For both of a pair from above the diagonal: below it, rounding makes it another number.
+        # From above the diagonal for both of a pair: below it, rounding gives another number.
         between = jnp.where(meet & upper, m, 0)
         off = jnp.sum(between, axis=0) + jnp.sum(between, axis=1)
-        # The last sweep makes what is left much smaller than noise, at no cost in sweeps.
+        # The last sweep makes the rest much smaller than the noise, at no cost in sweeps.
         wanted = jnp.abs(off) > 0.01 * level * of_partner(level)
         ratio = (of_partner(here) - here) / jnp.where(wanted, 2 * off, 1)
         second = (ratio < 0) | ((ratio == 0) & (partners < players))
@@ -131,7 +131,7 @@ def _jacobi(matrix: Array, usual: Array, scale: Array) -> Eigen:
 
     def unfinished(state: Any) -> Array:
         _, _, left, before, sweeps = state
-        # Quadratic in the end, down to the noise, where a sweep gains nothing any more.
+        # Convergence is quadratic in the end, down to the noise, where a sweep gains nothing more.
         at_rest = (left <= 0.1) | ((left < 4) & (left > before / 2))
         return ~at_rest & (sweeps < MAX_SWEEPS)
 
@@ -149,7 +149,7 @@ def _jacobi(matrix: Array, usual: Array, scale: Array) -> Eigen:
 def _rounds(num: int) -> np.ndarray:
     """A tournament: every pair meets once, in rounds of disjoint pairs; (rounds, T) partners.
 
-    With an odd number of players one of them has no partner, and meets itself.
+    With an odd number of players one of them has no partner, and is its own partner.
     """
     players = np.arange(num + num % 2)
     rounds = []

@@ -1,4 +1,4 @@
-"""Linear programmes over the simplex, to a corner."""
+"""Linear programmes over the simplex, solved to a corner."""
 
 from typing import Any, NamedTuple
 
@@ -14,13 +14,13 @@ from jaxmtl.solvers.scaling import reciprocal_length
 
 
 class LinearProgram(NamedTuple):
-    """A corner of the feasible weights, and how far it is from the best one.
+    """A corner of the feasible weights, and its distance from the best one.
 
     Attributes:
       weights: (T,) convex weights w.
-      residual: the larger of the worst violation of a constraint, relative to the sizes in it, and
-        the duality gap relative to max_i |c_i|; 0 where the corner is exact.
-      iterations: pivots.
+      residual: the larger of the worst violation of a constraint, relative to its terms, and the
+        duality gap relative to max_i |c_i|; 0 if the corner is exact.
+      iterations: number of pivots.
     """
 
     weights: Array
@@ -39,27 +39,27 @@ def linear_program(
 ) -> LinearProgram:
     """Find convex weights that maximise <c, w> subject to A w >= b.
 
-    The dual simplex method: from the corner where the objective is largest, which ignores
-    A w >= b, to the next best one that repairs the worst violation, until none is left. Among
-    violations and ties the lowest index wins once that has taken long, which cannot cycle. The
-    system of the last corner is then solved afresh. Columns and rows are scaled by powers of two,
-    so that neither the sizes of A nor their spread do harm.
+    This is the dual simplex method. It starts at the corner with the largest objective, which
+    ignores A w >= b, and moves to the next best corner that repairs the worst violation, until none
+    is left. After many pivots the lowest index wins among violations and ties, which cannot cycle.
+    The system of the last corner is then solved again. Columns and rows are scaled by powers of
+    two, so that neither the sizes of A nor their spread do harm.
 
     Args:
       objective: (T,) c.
       matrix: (M, T) A.
       bound: (M,) b.
-      required: (M,) bool, the rows that constrain; all if None.
+      required: (M,) bool, the rows that are constraints; all if None.
       active: (T,) bool, where weights may be above zero; all if None.
-      max_iterations: pivots at most.
+      max_iterations: maximum number of pivots.
 
     Returns:
-      A ``LinearProgram``. Where several corners are as good, it is the one found first, which
-      depends on the order of the weights. Where no weights are feasible, the residual says so. Not
+      A ``LinearProgram``. If several corners are equally good, it is the first one found, which
+      depends on the order of the weights. If no weights are feasible, the residual shows it. Not
       differentiable in reverse mode.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not fit.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -98,7 +98,7 @@ def _solve(
     active: Array,
     max_iterations: int,
 ) -> LinearProgram:
-    """Scale, pivot, and take the better of the corner reached and of its system solved afresh."""
+    """Scale, pivot, and take the better of the corner reached and its system solved again."""
     rows, num = matrix.shape
     # In x = w / scale: maximise <c, x> with A x - s = b, <scale, x> = 1, x and s above zero.
     usable = required[:, None] & active[None, :]
@@ -116,7 +116,7 @@ def _solve(
     x = jnp.zeros(num + rows, a.dtype).at[basis].set(values)[:num]
     walked = _convex(x * scale, active)
     solved = _convex(_solve_corner(basis, a, b, scale)[:num] * scale, active)
-    # The multipliers of the constraints stand where the objective's row meets the slacks.
+    # The multipliers of the constraints are the slacks' entries of the objective's row.
     duals = jnp.where(required, jnp.maximum(prices[num:], 0), 0)
 
     def residual(weights: Array) -> Array:

@@ -13,18 +13,18 @@ from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.complementarity import complementarity
 from jaxmtl.solvers.scaling import equilibrate, reciprocal, reciprocal_length
 
-# With 16, vectors that cancel (T = 64 of rank 16) were left far from their shortest combination.
+# With 16, vectors that cancel (T = 64 of rank 16) stayed far from their shortest combination.
 _MAX_SUPPORT_CHANGES = 32
 
 
 class MinNorm(NamedTuple):
-    """A min-norm point and how well it was reached.
+    """A min-norm point and its accuracy.
 
     Attributes:
       weights: (T,) convex weights w.
-      gap: the relative duality gap (w'Gw - min_i (Gw)_i) / w'Gw. Where w'Gw is below its own
-        rounding error, which float32 cannot tell from zero, that error takes its place.
-      iterations: Frank-Wolfe iterations; 0 where the closed form for two vectors applies.
+      gap: the relative duality gap (w'Gw - min_i (Gw)_i) / w'Gw. If w'Gw is below its own
+        rounding error, so that float32 cannot distinguish it from zero, that error replaces it.
+      iterations: Frank-Wolfe iterations; 0 if the closed form for two vectors applies.
     """
 
     weights: Array
@@ -41,29 +41,29 @@ def min_norm(
 ) -> MinNorm:
     """Find the convex weights of the shortest combination, argmin w'Gw over w >= 0, sum w = 1.
 
-    Two vectors: w_1 = clip((G_22 - G_12) / (G_11 + G_22 - 2 G_12), 0, 1).
+    For two vectors: w_1 = clip((G_22 - G_12) / (G_11 + G_22 - 2 G_12), 0, 1).
 
-    More: Frank-Wolfe with pairwise steps, each moving weight between the two vectors for which
-    that gains most, until the relative duality gap is below the tolerance, or the value is not to
-    be told from zero, or a step no longer changes it. Then a polish on the support: with scales s
-    that bring all lengths to about one and C = S G S, the same problem reads C x >= s, x >= 0,
-    complementary, and w ~ s x, which no spread of the lengths can harm.
+    For more: Frank-Wolfe with pairwise steps. Each step moves weight between the two vectors for
+    which this gains most, until the relative duality gap is below the tolerance, the value cannot
+    be distinguished from zero, or a step no longer changes it. Then a polish on the support: with
+    scales s that bring all lengths to about one and C = S G S, the same problem reads C x >= s,
+    x >= 0, complementary, and w ~ s x, for any spread of the lengths.
 
     Args:
       gramian: (T, T) inner products of the vectors, real floating.
       active: (T,) bool, which vectors take part; all if None.
       tolerance: relative duality gap at which to stop.
-      max_iterations: Frank-Wolfe iterations at most.
+      max_iterations: maximum number of Frank-Wolfe iterations.
 
     Returns:
       A ``MinNorm``. On a Gramian accumulated in float32 expect a gap, measured on the vectors, of
-      1e-6 where they are of similar length and the point is not much shorter than they are, and of
-      1e-5 (T <= 16) to 1e-4 (T = 64, or strong conflict) where their lengths span a factor of 1000.
-      Not differentiable in reverse mode (it
-      loops until converged); a non-finite Gramian gives a finite point of no meaning or NaN.
+      1e-6 if they are of similar length and the point is not much shorter than they are, and of
+      1e-5 (T <= 16) to 1e-4 (T = 64, or strong conflict) if their lengths span a factor of 1000.
+      Not differentiable in reverse mode (it loops until converged). For a non-finite Gramian the
+      result is NaN or a meaningless finite point.
 
     Raises:
-      ValueError: where the Gramian is not square.
+      ValueError: if the Gramian is not square.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -91,7 +91,7 @@ def min_norm(
     gramian = gramian.astype(wide_dtype(gramian.dtype))
     gramian = jnp.where(present[:, None] & present[None, :], gramian, 0)
     with jax.default_matmul_precision("highest"):
-        # The problem has no unit. A power of two takes the size away without rounding.
+        # The problem has no unit. A power of two removes the size without rounding.
         scale = reciprocal_length(jnp.max(jnp.diagonal(gramian)))
         inner = gramian * scale * scale
         if num <= 2:
@@ -100,10 +100,10 @@ def min_norm(
             return MinNorm(weights, gap, jnp.zeros((), jnp.int32))
         walked, iterations = _frank_wolfe(inner, present, tolerance, max_iterations)
         gap, _, _ = _duality_gap(inner, walked, present)
-        # A point that still conflicts after all steps is near one of no length.
+        # A point that still conflicts after all steps is close to zero.
         polished = _polish(inner, present, walked > 0, gap > 1)
         polished_gap, _, _ = _duality_gap(inner, polished, present)
-        # The polish can fail where the support is degenerate; a NaN loses the comparison.
+        # The polish can fail if the support is degenerate; a NaN loses the comparison.
         better = (polished_gap < gap) & (jnp.sum(polished) > 0)
         return MinNorm(
             jnp.where(better, polished, walked), jnp.where(better, polished_gap, gap), iterations
@@ -114,9 +114,9 @@ def _closed_form(inner: Array, active: Array) -> Array:
     """The shortest combination of one or two vectors."""
     if inner.shape[0] == 1:
         return jnp.ones_like(inner[0])
-    # Each weight by its own formula: one minus the other would lose all digits of a small weight,
-    # which may be that of a long vector. Their sum is one in whatever order a compiler rounds; the
-    # square of the difference, g_11 + g_22 - 2 g_12, is not that sum where the vectors are alike.
+    # Each weight has its own formula: one minus the other would lose all digits of a small weight,
+    # which may belong to a long vector. Their sum is one in any order of rounding; the square of
+    # the difference, g_11 + g_22 - 2 g_12, differs from that sum if the vectors are almost equal.
     toward = jnp.maximum(jnp.diagonal(inner)[::-1] - inner[0, 1], 0)
     total = jnp.sum(toward)
     both = jnp.where(total > 0, toward * reciprocal(total), 0.5)
@@ -131,7 +131,7 @@ def _duality_gap(inner: Array, weights: Array, active: Array) -> tuple[Array, Ar
     error = jnp.finfo(inner.dtype).eps * lengths**2
     gap = jnp.maximum(value - jnp.min(slopes, where=active, initial=jnp.inf), 0)
     unit = jnp.maximum(value, error)
-    # A value that float32 does not hold, of lengths spread over 1e19 or more, bounds no gap.
+    # A value outside float32's range, from lengths spread over 1e19 or more, bounds no gap.
     lost = (gap > 0) & (unit < jnp.finfo(inner.dtype).tiny)
     return jnp.where(lost, jnp.inf, gap * reciprocal(unit)), value, error
 
@@ -149,7 +149,7 @@ def _frank_wolfe(
         slopes = inner @ weights
         toward = jnp.argmin(jnp.where(active, slopes, jnp.inf))
         # From each vector j toward that one: the exact step along the line, at most all of w_j,
-        # and what it gains. The steepest pair is not the best one where the norms differ much.
+        # and its gain. The steepest pair is not the best one if the norms differ much.
         drop = jnp.where(active, slopes - slopes[toward], 0)
         across = squares + squares[toward] - 2 * inner[toward]
         full = jnp.where(across > 0, drop / jnp.where(across > 0, across, 1), jnp.inf)
@@ -173,10 +173,10 @@ def _frank_wolfe(
 
 @one_launch
 def _polish(inner: Array, active: Array, support: Array, cancels: Array) -> Array:
-    """Solve the problem without its lengths on a guess of the support.
+    """Solve the problem with scaled lengths on a guess of the support.
 
-    Where vectors cancel, C x >= s has no solution. (C + r r') x >= r, r ~ s, always has one, on the
-    same ray where the first has one, at the cost of some digits.
+    If vectors cancel, C x >= s has no solution. (C + r r') x >= r, r ~ s, always has one, and on
+    the same ray if the first has one, at the cost of some digits.
     """
     scaled, scale = equilibrate(inner)
     r = scale / jnp.max(scale)

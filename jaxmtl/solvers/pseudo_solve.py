@@ -8,7 +8,7 @@ from jaxmtl.solvers._one_launch import one_launch
 
 
 def pseudo_solve(matrix: Array, offset: Array) -> Array:
-    """Solve M x = b for the least x, with M^+ from the eigenvalues above a rank rule.
+    """Solve M x = b for the x of least norm, with M^+ from the eigenvalues above a rank rule.
 
     Args:
       matrix: (T, T) symmetric positive semidefinite M.
@@ -18,7 +18,7 @@ def pseudo_solve(matrix: Array, offset: Array) -> Array:
       (T,) M^+ b, refined once. Eigenvalues up to lambda_max T eps count as zero.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not fit.
 
     Examples:
       >>> import jax.numpy as jnp

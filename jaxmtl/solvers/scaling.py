@@ -1,4 +1,4 @@
-"""Taking the lengths out of a Gramian, so that no solver meets their size or spread; and 1/x."""
+"""Scaling of a Gramian to vectors of length about one, for the solvers; and 1/x."""
 
 import math
 
@@ -12,8 +12,8 @@ from jaxmtl.solvers._inputs import read_matrix
 def equilibrate(gramian: Array) -> tuple[Array, Array]:
     """Scale a Gramian to a diagonal between 1/2 and 2, without rounding: S G S.
 
-    The scales s_i are the reciprocal lengths rounded to powers of two, so that, unlike the cosines,
-    the scaled matrix holds exactly what the Gramian held.
+    The scales s_i are the reciprocal lengths rounded to powers of two. So, unlike the cosines, the
+    scaled matrix holds exactly the information of the Gramian.
 
     Args:
       gramian: (T, T) inner products.
@@ -33,25 +33,25 @@ def equilibrate(gramian: Array) -> tuple[Array, Array]:
     """
     gramian = read_matrix("gramian", gramian)
     scale = reciprocal_length(jnp.diagonal(gramian))
-    # Rows first, then columns: the product of two scales may be out of range where each is not.
+    # Rows first, then columns: the product of two scales may be out of range if neither is.
     return gramian * scale[:, None] * scale[None, :], scale
 
 
 def reciprocal_length(squares: Array) -> Array:
-    """The powers of two nearest to 1/sqrt(x), in ratio; one where x is zero or no number.
+    """The powers of two nearest to 1/sqrt(x), in ratio; one if x is zero or not finite.
 
-    Multiplying by one, unlike a division by the length, rounds nothing; and where x * s * s is of
-    size one, s is in range for every x.
+    Multiplying by one of them rounds nothing, unlike a division by the length. And x * s * s has
+    size one, with s in range for every x.
     """
     usable = (squares > 0) & jnp.isfinite(squares)
     length = lax.rsqrt(jnp.where(usable, lax.stop_gradient(squares), 1))
-    # Rounded to no mantissa, which goes up from 1.5 on, where in ratio it should from sqrt(2) on.
-    # The compiler makes far less code of this than of a logarithm or a power.
+    # Rounded to no mantissa bits, which rounds up from 1.5 on; in ratio it should be from sqrt(2)
+    # on. The compiler makes far less code of this than of a logarithm or a power.
     return lax.reduce_precision(length * (1.5 / math.sqrt(2)), jnp.finfo(squares.dtype).nexp, 0)
 
 
 def reciprocal(values: Array) -> Array:
-    """1 / |x|, and zero where x is zero or too small for its reciprocal to be a number."""
+    """1 / |x|, and zero if x is zero or too small for a finite reciprocal."""
     size = jnp.abs(values)
     usable = size >= jnp.finfo(values.dtype).tiny
     return jnp.where(usable, 1 / jnp.where(usable, size, 1), 0)

@@ -15,11 +15,11 @@ def simplex(point: Array, active: Array | None = None) -> Array:
       active: (T,) bool, the entries that take part; all if None.
 
     Returns:
-      (T,) w, zero where not active, and everywhere if none is. Exact up to rounding: a sort, no
-      iteration. Differentiable almost everywhere.
+      (T,) w, zero where not active, and everywhere if none is. Exact up to rounding: the method
+      sorts, and does not iterate. Differentiable almost everywhere.
 
     Raises:
-      ValueError: where ``point`` is not a vector.
+      ValueError: if ``point`` is not a vector.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -33,8 +33,8 @@ def simplex(point: Array, active: Array | None = None) -> Array:
     """
     point = read_vector("point", point)
     active = read_mask("active", active, len(point))
-    # An entry two below the largest never reaches the simplex, and where all are between the two
-    # the sums keep their precision, whatever the size of the point.
+    # An entry two below the largest never reaches the simplex. With all entries between the two,
+    # the sums keep their precision for any size of the point.
     largest = jnp.max(jnp.where(active, point, -jnp.inf))
     depth = point - jnp.where(jnp.any(active), largest, 0)
     shifted = jnp.where(active, jnp.maximum(depth, -2), -2)

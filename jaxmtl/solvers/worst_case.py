@@ -1,4 +1,4 @@
-"""The point near a mean that serves the worst-served vector best."""
+"""The point near a mean with the largest smallest inner product with the vectors."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.complementarity import Complementarity, complementarity, solve_on, violation
 from jaxmtl.solvers.scaling import equilibrate
 
-# Exchanges of many indices at a time that may fail to leave fewer wrong.
+# How many exchanges of many indices at a time may fail to reduce the number of wrong ones.
 _BLOCK_TRIES = 3
 
 
@@ -25,30 +25,30 @@ def worst_case(
     *,
     max_iterations: int = 100,
 ) -> Complementarity:
-    """Find the combination near J'p whose least inner product with a vector is largest.
+    """Find the combination near J'p whose smallest inner product with a vector is largest.
 
     max_d min_i <g_i, d> with ||d - J'p|| <= radius ||J'p||. With a level t, d = J'(p + u) is the
     point nearest to J'p with <g_i, d> >= t: u >= 0, G(p + u) >= t, complementary. On a support of
-    u all that is linear in t, and the radius gives t as the root of a quadratic; indices on the
-    wrong side change the support. Where that goes round in circles, as it may on dependent vectors,
-    t is found between bounds, at each of which a complementarity problem gives the support.
+    u everything is linear in t, and the radius gives t as the root of a quadratic; indices on the
+    wrong side change the support. If this cycles, as it may on dependent vectors, t is found
+    between bounds, at each of which a complementarity problem gives the support.
 
     Args:
       gramian: (T, T) inner products of the vectors.
       shares: (T,) p.
-      radius: how far from J'p to look, in its lengths.
+      radius: the radius of the ball around J'p, in units of its length.
       active: (T,) bool, which vectors take part; all if None. Zero vectors take no part.
-      max_iterations: levels to try at most between the bounds.
+      max_iterations: maximum number of levels to try between the bounds.
 
     Returns:
-      A ``Complementarity`` whose ``z`` holds u >= 0, so that d = J'(p + u). Where vectors cancel,
-      so that no d serves all, the level is zero if the radius reaches it, and d the point nearest
-      to J'p that conflicts with none. So it is where the shortest convex combination of the
-      directions is not to be told from zero: below a length of about 2 sqrt(T eps), 1e-3 sqrt(T) in
-      float32. Not differentiable in reverse mode.
+      A ``Complementarity`` whose ``z`` holds u >= 0, so that d = J'(p + u). If vectors cancel, so
+      that no d has a positive inner product with all, the level is zero if the radius reaches it,
+      and d is the point nearest to J'p that conflicts with none. The same holds if the shortest
+      convex combination of the directions cannot be distinguished from zero: below a length of
+      about 2 sqrt(T eps), 1e-3 sqrt(T) in float32. Not differentiable in reverse mode.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not fit.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -75,7 +75,7 @@ def worst_case(
     present &= read_mask("active", active, len(shares))
     with jax.default_matmul_precision("highest"):
         mean = scaled @ (shares / scale)
-        # A mean of zero may come out below it.
+        # A squared length of zero may be rounded to below zero.
         length = jnp.sqrt(jnp.maximum((shares / scale) @ mean, 0))
         largest = jnp.max(jnp.where(present, scale, 0))
         per_level = jnp.where(present, scale / jnp.where(largest > 0, largest, 1), 1)
@@ -105,14 +105,14 @@ class _Problem(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """A point, and what is wrong with it.
+    """A point and its errors.
 
     Attributes:
       t: the level.
-      z: (T,) no less than zero.
-      wrong: (T,) bool, the indices that were on the wrong side of its support.
+      z: (T,) at least zero.
+      wrong: (T,) bool, the indices on the wrong side of its support.
       error: the largest violation of a condition.
-      iterations: systems solved so far.
+      iterations: number of systems solved so far.
     """
 
     t: Array
@@ -133,7 +133,7 @@ def _judge(problem: _Problem, t: Array, z: Array, iterations: Array) -> _Point:
     slack = matrix @ z + mean - t * scale
     wrong = present & (jnp.where(z == 0, slack, z) < -_noise(z) / 4 * size)
     z = jnp.maximum(jnp.where(present, z, 0), 0)
-    # The root of a small radius is lost in rounding; its length is known all the same.
+    # The root for a small radius is lost in rounding, but its length is known.
     length = jnp.sqrt(jnp.maximum(z @ (matrix @ z), 0))
     z *= jnp.where(length > radius, radius / jnp.where(length > 0, length, 1), 1)
     error = violation(z, matrix @ z + mean - t * scale, present)
@@ -141,7 +141,7 @@ def _judge(problem: _Problem, t: Array, z: Array, iterations: Array) -> _Point:
 
 
 def _solve(problem: _Problem, support: Array, iterations: Array) -> _Point:
-    """The point of a support: z is linear in the level, and the radius tells the level."""
+    """The point of a support: z is linear in the level, and the radius determines the level."""
     matrix, scale, mean, radius, _ = problem
     both = solve_on(support, matrix, jnp.stack([scale, mean], axis=1))
     rise, start = both[:, 0], both[:, 1]
@@ -153,7 +153,7 @@ def _solve(problem: _Problem, support: Array, iterations: Array) -> _Point:
 
 @one_launch
 def _exchange(problem: _Problem) -> _Point:
-    """Exchange all indices on the wrong side of a support, for as long as that leaves fewer."""
+    """Exchange all indices on the wrong side of a support, as long as that reduces their number."""
 
     def step(carry: Any) -> Any:
         support, now, fewest, tries = carry
@@ -175,9 +175,9 @@ def _exchange(problem: _Problem) -> _Point:
 def _follow(problem: _Problem, guess: _Point, longest: Array, max_iterations: int) -> _Point:
     """Follow the projections of (J'p, k) on the cone of all (d, t) with <g_i, d> >= t.
 
-    They exist whatever the vectors: J'u is what (C + s s') z + m >= k s gives, and t = k - s'z. The
-    larger k, the longer J'u, up to where t is zero for good if vectors cancel. The k of the radius
-    lies between two bounds; the next to try is what it would be on the support of the last.
+    They exist for any vectors: (C + s s') z + m >= k s gives J'u, and t = k - s'z. The larger k,
+    the longer J'u, until t stays zero if vectors cancel. The k of the radius lies between two
+    bounds; the next k to try is the one it would have on the support of the last.
     """
     matrix, scale, mean, radius, present = problem
     eps = jnp.finfo(scale.dtype).eps
@@ -189,7 +189,7 @@ def _follow(problem: _Problem, guess: _Point, longest: Array, max_iterations: in
         return jnp.abs(z @ (matrix @ z) - radius**2) <= rounding
 
     def cancels(z: Array) -> Array:
-        """Whether z'(Cz + m), which is t s'z, is rounding of what cancels in it."""
+        """Whether z'(Cz + m), which is t s'z, is only rounding error of its cancelling terms."""
         return jnp.abs(z @ (matrix @ z + mean)) < _noise(z) * jnp.sum(z) ** 2
 
     def right(point: _Point) -> Array:
@@ -197,7 +197,7 @@ def _follow(problem: _Problem, guess: _Point, longest: Array, max_iterations: in
 
     def step(carry: Any) -> Any:
         best, flat, k, low, high, tries, _ = carry
-        # The level zero to begin with; which k that is, is known afterwards.
+        # Start with the level zero; its k is known afterwards.
         begin = tries == 0
         bent = matrix + jnp.where(begin, 0, 1) * scale[:, None] * scale[None, :]
         z, _, systems = complementarity(
@@ -208,7 +208,7 @@ def _follow(problem: _Problem, guess: _Point, longest: Array, max_iterations: in
         beyond = z @ (matrix @ z) >= radius**2
         low, high = jnp.where(beyond, low, k), jnp.where(beyond, k, high)
         high = jnp.where(begin & ~beyond, k + most, high)
-        # Within the radius the level zero is the last where vectors cancel.
+        # If vectors cancel, the level zero is the last one within the radius.
         error = jnp.where(beyond, jnp.inf, violation(now.z, matrix @ now.z + mean, present))
         flat = _where(begin, now._replace(error=error), flat)
         is_last = ~begin & jnp.isfinite(flat.error) & cancels(z)
@@ -221,7 +221,7 @@ def _follow(problem: _Problem, guess: _Point, longest: Array, max_iterations: in
         apart = high - low > 4 * eps * (jnp.abs(low) + jnp.abs(high))
         return best, flat, k, low, high, tries + 1, apart & ~is_last & ~reaches(z) & ~right(then)
 
-    # From no z at all to one of which rounding leaves no more than the radius.
+    # The range of k: from z = 0 to a z whose rounding error is as large as the radius.
     least = jnp.min(jnp.where(present, mean / scale, jnp.inf))
     most = 2 * (longest + radius) + radius / jnp.sqrt(_noise(scale))
     start = guess, guess, least, least, least, jnp.zeros((), jnp.int32), ~right(guess)

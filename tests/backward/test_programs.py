@@ -32,7 +32,7 @@ def tomorrow(monkeypatch):
 
 
 def warned():
-    return pytest.warns(RuntimeWarning, match="no such thing as a program.*The numbers are right")
+    return pytest.warns(RuntimeWarning, match="no such thing as a program.*The results are correct")
 
 
 # All rows go through one vmap there, and a way back that is not linear makes something of zeros.

@@ -192,7 +192,7 @@ def test_features_need_one_pass_through_the_encoder():
     [
         (
             lambda: jaxmtl.value_and_balanced_grad(losses_fn, jaxmtl.moco(3), memory="lean"),
-            "no more of the gradients than their Gramian",
+            "read only the Gramian of the gradients",
         ),
         (
             lambda: jaxmtl.value_and_balanced_grad(losses_fn, jaxmtl.mgda(), memory="little"),

@@ -165,7 +165,7 @@ def test_arguments_that_are_not_there_are_refused_in_words():
         lambda: jaxmtl.value_and_task_grads(named_losses)(x=X),
         lambda: jaxmtl.value_and_task_grads(named_losses, argnums=3)(X),
     ):
-        with pytest.raises(ValueError, match="positional arguments came"):
+        with pytest.raises(ValueError, match="positional arguments were passed"):
             call()
 
 

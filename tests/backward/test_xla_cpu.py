@@ -57,4 +57,4 @@ def test_no_warning_where_the_user_set_the_flag():
 def test_a_late_call_is_an_error_not_a_false_comfort():
     out = run(trace("jnp.ones(2)\njaxmtl.use_safe_cpu_compiler()"))
     assert out.returncode != 0
-    assert "came too late" in out.stderr
+    assert "was called too late" in out.stderr

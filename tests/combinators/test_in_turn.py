@@ -324,11 +324,11 @@ def test_one_array_of_losses_in_a_scan_of_tuples():
         (lambda: jaxmtl.in_turn(jaxmtl.modo(2)), "gradients of all tasks on two further batches"),
         (
             lambda: jaxmtl.skip_broken(jaxmtl.in_turn(jaxmtl.mgda(num_tasks=2))),
-            "take skip_broken away",
+            "remove skip_broken",
         ),
         (
             lambda: jaxmtl.in_turn(jaxmtl.in_turn(jaxmtl.mgda(num_tasks=2))),
-            "goes through its tasks in turn already",
+            "already takes its tasks in turn",
         ),
         (
             lambda: jaxmtl.value_and_balanced_grad(
@@ -346,7 +346,7 @@ def test_one_array_of_losses_in_a_scan_of_tuples():
             lambda: jaxmtl.in_turn(jaxmtl.gls(num_tasks=2)).update(
                 jnp.eye(2), jaxmtl.in_turn(jaxmtl.gls(num_tasks=2)).init(jnp.zeros(2))
             ),
-            "reads the losses, but none came",
+            "reads the losses, but the argument losses is missing",
         ),
         (
             lambda: jaxmtl.in_turn(jaxmtl.gls(num_tasks=2)).update(
@@ -358,7 +358,7 @@ def test_one_array_of_losses_in_a_scan_of_tuples():
             lambda: jaxmtl.value_and_balanced_grad(
                 losses_fn, jaxmtl.in_turn(jaxmtl.equal(num_tasks=2))
             )(jaxmtl.in_turn(jaxmtl.equal(num_tasks=2)).init(params()), params()),
-            "built for 2 tasks, but 3 came",
+            "built for 2 tasks, but received 3",
         ),
     ],
 )

@@ -260,7 +260,7 @@ def test_they_work_in_chains_and_scans():
         ),
         (
             lambda: jaxmtl.warm_up(jaxmtl.static({"a": 1, "b": 2}), 1, weights={"a": 1, "c": 2}),
-            "must bear the same names",
+            "must have the same names",
         ),
         (lambda: jaxmtl.warm_up(jaxmtl.gradnorm(2), 1, weights=[1, 2, 3]), "weights holds 3 value"),
         (lambda: jaxmtl.every(optax.adam(0.1), 2), r"balancer must be a jaxmtl.Balancer"),

@@ -195,7 +195,7 @@ def test_misuse_is_refused(make, message):
     ("grads", "options", "message"),
     [
         (np.ones(3), {}, "The gradients were never stacked: every leaf has its parameter's own"),
-        (np.ones((2, 3)), {}, "built for 4 tasks, but the gradients of 2 came: build it with num"),
+        (np.ones((2, 3)), {}, "built for 4 tasks, but the gradients are of 2: build it with num"),
         (np.ones((2, 5)), {}, "has shape .2, 5., but its parameter has shape .3,."),
         (np.ones((4, 3)), {"active": np.ones(3, bool)}, "active holds 3 values, but there are 4 t"),
         (np.ones((4, 3)), {"active": np.ones(4)}, "active must be a mask of bools"),

@@ -83,7 +83,7 @@ def test_graddrop_leak_by_name_and_one_for_all_are_the_same():
     by_name = update({"labels": 1.0, "depth": 0.0}, losses=losses)
     np.testing.assert_array_equal(by_name, update(np.array([0.0, 1.0])))
     assert np.any(by_name != update(np.array([1.0, 0.0])))
-    with pytest.raises(ValueError, match="must bear the same names"):
+    with pytest.raises(ValueError, match="must have the same names"):
         update({"labels": 1.0, "normals": 0.0}, losses=losses)
 
 

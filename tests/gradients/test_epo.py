@@ -165,5 +165,5 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="tolerance must be a number of at least 0"):
         jaxmtl.epo(tolerance=-1.0)
     balancer = jaxmtl.epo(num_tasks=2)
-    with pytest.raises(ValueError, match="reads the losses, but none came"):
+    with pytest.raises(ValueError, match="reads the losses, but the argument losses is missing"):
         balancer.update(jnp.eye(2), balancer.init(jnp.zeros(2)))

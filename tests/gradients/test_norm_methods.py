@@ -112,7 +112,7 @@ def test_lr_annealing_refuses_other_names_and_numbers():
         jaxmtl.lr_annealing(3, reference=[True, False])
     balancer = jaxmtl.lr_annealing(3, reference=NAMED)
     losses = {"boundary": 1.0, "data": 1.0, "residual": 1.0}
-    with pytest.raises(ValueError, match="must bear the same names"):
+    with pytest.raises(ValueError, match="must have the same names"):
         balancer.update(jnp.eye(3), balancer.init(jnp.zeros(3)), losses=losses)
     balancer = jaxmtl.lr_annealing(3, reference="edge")
     for given, message in [(losses, "the names boundary, data, residual"), (None, "no names")]:
@@ -262,7 +262,7 @@ def test_vqgan_at_the_last_layer_with_names():
     updates, _ = balancer.update(grads, state, losses=losses)
     np.testing.assert_allclose(updates["last"], [6, 6])
     np.testing.assert_allclose(updates["decoder"], [10, 12])
-    with pytest.raises(ValueError, match="must bear the same names"):
+    with pytest.raises(ValueError, match="must have the same names"):
         balancer.update(grads, state, losses={"pixels": 1.0, "disc": 2.0})
 
 

@@ -127,5 +127,5 @@ def test_messages(call, message):
 
 def test_bounds_bear_the_names_of_the_losses():
     balancer = jaxmtl.gls(lower_bounds={"policy": -2.0, "value": 0.0})
-    with pytest.raises(ValueError, match="must bear the same names"):
+    with pytest.raises(ValueError, match="must have the same names"):
         balancer.update(jnp.eye(2), balancer.init(jnp.zeros(2)), losses={"policy": 1.0, "v": 1.0})

@@ -84,7 +84,7 @@ def test_any_size_zeros_and_hostile_losses():
             lambda: jaxmtl.residual_attention(3).update(
                 jnp.eye(2), jaxmtl.residual_attention(3).init(jnp.zeros(2)), losses=jnp.ones(2)
             ),
-            "built for 3 tasks, but 2 came",
+            "built for 3 tasks, but received 2",
         ),
     ],
 )

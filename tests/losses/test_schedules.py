@@ -52,7 +52,7 @@ def test_numbers_and_schedules_by_name():
         # A step is an int32, as optax's, and one divided by it a float32.
         np.testing.assert_allclose(updates, expected(8), rtol=1e-7, atol=1e-7)
         np.testing.assert_array_equal(updates[:, NAMES.index("fit")], 0.7)
-    with pytest.raises(ValueError, match="must bear the same names"):
+    with pytest.raises(ValueError, match="must have the same names"):
         jaxmtl.static(WEIGHTS).update(
             jnp.eye(4), state, losses={"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}
         )

@@ -1,6 +1,6 @@
 """Products, factorisations and triangular systems.
 
-Not by the tensor cores, which would round float32 to ten bits.
+They do not use the tensor cores, which would round float32 to ten bits.
 """
 
 import math
@@ -19,7 +19,7 @@ from jaxmtl.solvers._kernel.entries import (
     shape_of,
 )
 
-# Larger products go through their inner axis step by step: the terms would not fit the registers.
+# Larger products loop over their inner axis, since the terms would not fit the registers.
 _MOST_TERMS = 2**12
 
 

@@ -21,13 +21,13 @@ _HOLDERS = frozenset({"call", "closed_call", "custom_jvp_call", "custom_vjp_call
 
 
 def run_in_kernel(program: Any, arguments: Sequence[Any]) -> list[Any]:
-    """Run a program on arrays of filled shapes; its results have such shapes too."""
+    """Run a program on arrays of padded shapes; its results have padded shapes too."""
     values: dict[Any, Any] = {}
 
     def read(atom: Any) -> Any:
         if is_variable(atom):
             return values[atom]
-        return narrow(atom.aval.dtype).type(atom.val)  # an array would be one in memory
+        return narrow(atom.aval.dtype).type(atom.val)  # an array would be in memory
 
     inner = opened(program)
     values.update(zip(inner.invars, arguments, strict=True))
@@ -64,7 +64,7 @@ def _elementwise(eqn: Any, *values: Any) -> Any:
     result = eqn.primitive.bind(*full, **eqn.params)
     if eqn.primitive.name not in ("max", "min") or result.dtype == jnp.int32:
         return result
-    # Of a NaN and a number Triton takes the number, and an error would be lost.
+    # Of a NaN and a number Triton returns the number, which would hide an error.
     return jnp.where((full[0] == full[0]) & (full[1] == full[1]), result, full[0] + full[1])
 
 
@@ -74,7 +74,7 @@ def _hold(eqn: Any, *values: Any) -> Any:
 
 
 def _carried(values: Sequence[Any]) -> tuple[Callable[..., Any], Callable[..., Any], list[Any]]:
-    """Bools are carried as numbers: Triton's loops hold none that came of a choice."""
+    """Carry bools as numbers: Triton's loops cannot hold bools that a select has made."""
     are_bools = [value.dtype == bool for value in values]
 
     def hold(values: Sequence[Any]) -> list[Any]:
@@ -103,7 +103,7 @@ def _while(eqn: Any, *values: Any) -> Any:
 
 
 def _scan(eqn: Any, *values: Any) -> Any:
-    """A loop of known length, without anything by turn."""
+    """A loop of known length, without inputs or outputs per turn."""
     part = opened(eqn.params["jaxpr"])
     outer, inner = [*eqn.invars, *eqn.outvars], [*part.invars, *part.outvars]
     by_turn = any(shape_of(a) != shape_of(b) for a, b in zip(outer, inner, strict=True))

@@ -58,7 +58,7 @@ def all_of(array: Any, axis: Any) -> Any:
 
 def _arg(sign: int) -> Rule:
     def rule(eqn: Any, array: Any) -> Any:
-        """The first of the smallest entries, or of the NaN ones, as NumPy has it."""
+        """The first of the smallest entries, or the first NaN, as in NumPy."""
         (axis,) = eqn.params["axes"]
         array = sign * refilled(array, shape_of(eqn.invars[0]), axis, sign * most(array.dtype))
         array = jnp.where(array == array, array, least(array.dtype))

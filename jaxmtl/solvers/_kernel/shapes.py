@@ -1,4 +1,4 @@
-"""Axes that come, go and grow; types."""
+"""Changes of shapes and types."""
 
 import functools
 import itertools
@@ -32,7 +32,7 @@ def _squeeze(eqn: Any, array: Any) -> Any:
 
 
 def _reshape(eqn: Any, array: Any) -> Any:
-    """Only where axes of size one come or go."""
+    """Reshapes that only add or remove axes of size one."""
     before, after = (shape_of(atom) for atom in (eqn.invars[0], eqn.outvars[0]))
     if [n for n in before if n != 1] != [n for n in after if n != 1]:
         raise NotInKernel("a reshape of more than axes of size one")
@@ -53,7 +53,7 @@ def _convert(eqn: Any, array: Any) -> Any:
 
 
 def _round(eqn: Any, array: Any) -> Any:
-    """The nearest power of two, which is all that the solvers ask for."""
+    """The nearest power of two, the only rounding that the solvers use."""
     if (eqn.params["exponent_bits"], eqn.params["mantissa_bits"]) != (8, 0):
         raise NotInKernel("rounding to anything but a power of two")
     bits = lax.bitcast_convert_type(array, jnp.int32) + (1 << 22)
@@ -84,7 +84,7 @@ def _pad(eqn: Any, array: Any, padding: Any) -> Any:
             continue
         whole = filled((shape[axis] + high,))[0]
         if whole > array.shape[axis]:
-            # As often as it fits, and only the first of these taken.
+            # Repeat it as often as it fits, and use only the first copy.
             times = (*array.shape[:axis], whole // array.shape[axis], *array.shape[axis:])
             rest = [i for i in range(len(times)) if i != axis]
             longer = (*array.shape[:axis], whole, *array.shape[axis + 1 :])
