@@ -73,6 +73,21 @@ def test_many_at_once_hold_one_system_at_a_time():
         assert project.lower(one, one).compile().memory_analysis().temp_size_in_bytes < many
 
 
+@pytest.mark.parametrize("num", [2, 8])
+@pytest.mark.parametrize("length", [3e-20, 1e-18, 3e-18, 1e-17, 1e-16])
+def test_a_vector_whose_squares_are_lost_constrains_nothing(num, length):
+    """Examples that are learnt have such gradients, beside others of length 100; 1e-16 counts."""
+    for seed in range(5):
+        j = 100 * gradients(seed, num, 300, 2.0, "conflicting").astype(np.float32)
+        j[0] *= np.float32(length / np.linalg.norm(j[0].astype(np.float64)))
+        gram = jnp.asarray(j) @ jnp.asarray(j).T
+        units = np.eye(num)[1:]
+        found = project(gram, jnp.asarray(units, jnp.float32)).z
+        rest = 0 if length == 1e-16 else 1
+        for update, unit in zip(np.asarray(found, np.float64) @ j, units, strict=True):
+            assert relative_error(update, reference(j[rest:].astype(float), unit[rest:])) < 1e-4
+
+
 def test_reference_numbers():
     for j, expected in [(J2, [11 / 18, 1 / 2]), (J3, [1 / 3, 1 / 3, 0.3511111111])]:
         gram = jnp.asarray(j @ j.T, jnp.float32)
