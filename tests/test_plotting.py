@@ -118,7 +118,7 @@ def test_task_weights_of_one_seed_have_no_band_and_zeros_leave_a_gap():
     axis = plotting.plot_task_weights(weights, ["a", "b"])
     assert not axis.collections
     np.testing.assert_allclose(axis.lines[1].get_ydata(), [np.nan, -0.75, 0.5])
-    with pytest.raises(ValueError, match=r"\(seeds, steps, 2\).*is \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"\(seeds, steps, 2\).*has \(3, 2\)"):
         plotting.plot_task_weights(weights[0], ["a", "b"])
     with pytest.raises(ValueError, match=r"\(seeds, steps, 3\) for 3 tasks"):
         plotting.plot_task_weights(weights, ["a", "b", "c"])

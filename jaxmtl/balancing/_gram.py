@@ -27,6 +27,9 @@ from jaxmtl.balancing._inner_products import (
 from jaxmtl.balancing._one_sum import add_up
 
 _FEW_PRODUCTS = 2**17
+# A GPU adds them up in the time of a launch; of more, its matrix products split the columns, and
+# lose no more digits.
+_FEW_ON_GPU = 2**22
 
 
 def solve_dtype(leaves: Sequence[Array]) -> jnp.dtype:
@@ -45,9 +48,11 @@ def gramian(leaves: Sequence[Array]) -> Array:
       The (T, T) Gramian, exactly symmetric, in float32 or better.
     """
     num_tasks = len(leaves[0])
-    few = 2 <= num_tasks <= 4 or num_tasks * sum(leaf.size for leaf in leaves) <= _FEW_PRODUCTS
-    ways = (_by_halves, _in_one_pass) if few else (_in_blocks, _in_few_products)
-    total = _by_target(*ways, leaves)
+    products = num_tasks * sum(leaf.size for leaf in leaves)
+    by_halves = 2 <= num_tasks <= 4 or products <= _FEW_PRODUCTS
+    for_cpu = _by_halves if by_halves else _in_blocks
+    for_gpu = _in_one_pass if products <= _FEW_ON_GPU else _in_few_products
+    total = _by_target(for_cpu, for_gpu, leaves)
     return (total + total.T) / 2
 
 

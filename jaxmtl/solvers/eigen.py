@@ -67,7 +67,7 @@ def eigen(matrix: Array) -> Eigen:
     # By a power of two, which rounds nothing; squares of the entries are then in range too.
     scale = reciprocal_length(jnp.max(jnp.abs(jnp.diagonal(matrix)), initial=0))
     matrix = matrix * scale * scale
-    jacobi = one_launch(_jacobi) if len(matrix) <= MOST_IN_ONE_LAUNCH else jax.jit(_jacobi)
+    jacobi = _in_one_launch if len(matrix) <= MOST_IN_ONE_LAUNCH else _in_loops
     return jacobi(matrix, jnp.linalg.eigh(matrix)[1], scale)
 
 
@@ -159,3 +159,6 @@ def _rounds(num: int) -> np.ndarray:
         rounds.append(np.where(partners < num, partners, np.arange(len(partners)))[:num])
         players = np.concatenate([players[:1], players[-1:], players[1:-1]])
     return np.array(rounds, np.int32).reshape(len(rounds), num)
+
+
+_in_one_launch, _in_loops = one_launch(_jacobi), jax.jit(_jacobi)

@@ -86,7 +86,7 @@ def test_a_gpu_adds_up_few_products_in_one_pass(num_tasks):
     flat = np.concatenate([np.asarray(x, np.float64).reshape(num_tasks, -1) for x in leaves], 1)
     found = jax.jit(_gram._in_one_pass)(leaves)
     np.testing.assert_allclose(found, flat @ flat.T, atol=1e-6)
-    for size, is_product in ((31, False), (2**18, num_tasks != 2)):
+    for size, is_product in ((31, False), (2**18, num_tasks > 4), (2**22 + 1, True)):
         shape = jax.ShapeDtypeStruct((num_tasks, size), jnp.float32)
         traced = jax.jit(lambda leaf: _gram.gramian([leaf])).trace(shape)
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
