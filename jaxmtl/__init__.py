@@ -28,7 +28,7 @@ Several rewards in place of losses
     ``group_advantages``
 Reading a state
     ``find_state``, ``by_task``, ``scalars``, ``diagnostics``
-Methods of your own
+Your own method
     ``make_balancer`` with ``Weighting``, ``Given``, ``Preparation``, ``Timing``, ``Reporting``;
     ``Balancer``, ``BalancerState``
 Modules
