@@ -81,7 +81,8 @@ def _cautions(facts):
         notes.append(f"Losses that may be negative need {facts['any sign'].removeprefix('with ')}.")
     if "T" in facts["cost"]:
         notes.append(
-            "A step takes up to T backward passes; where that is too slow, `every` asks less often."
+            "A step takes up to T backward passes. If that is too slow, use `every`, which computes"
+            " weights less often."
         )
     if float(facts["degree"]) <= 0:
         notes.append(

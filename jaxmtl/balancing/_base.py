@@ -130,9 +130,9 @@ class Turns(NamedTuple):
       around: makes the same turns around another balancer.
       due: ``state -> index`` of the task whose turn it is.
       take: ``(grad, losses, state, params, *, active=None, **extra) -> (updates, losses, state)``,
-        from the gradient of that task. The argument ``losses`` holds its loss and the tree that
-        names all losses, or is None; the returned ``losses`` are the (T,) losses at each task's
-        last turn.
+        from the gradient of that task. The argument ``losses`` holds its loss and a function that
+        gives all losses their names, or is None; the returned ``losses`` are the (T,) losses at
+        each task's last turn.
     """
 
     inner: Any
@@ -169,8 +169,6 @@ class Balancer(optax.GradientTransformationExtraArgs):
     returns updates of the parameters' own shapes; ``losses`` is the tree or (T,) array of losses,
     ``active`` an optional tree or (T,) array of bools: the tasks present in this batch.
 
-    A step with a non-finite loss or gradient returns non-finite updates and leaves the state as it
-    was, so that ``optax.apply_if_finite`` after the balancer skips the step as a whole. A step
     A step with a non-finite loss or gradient returns non-finite updates and leaves the state as it
     was, so that ``optax.apply_if_finite``, placed after the balancer, skips the whole step. A step
     without any active task returns zero.

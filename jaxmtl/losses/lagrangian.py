@@ -73,7 +73,7 @@ def lagrangian(
 
     Returns:
       A balancer that reads the losses, which may have any sign. Scale: the number of objectives
-      plus the sum of the multipliers, times g, on T identical gradients g. Degree 1 in the
+      plus the sum of the constraints' weights, times g, on T identical gradients g. Degree 1 in the
       gradients, none in the losses, since bounds and rate have units.
       ``find_state(opt_state).method`` has ``multipliers``, ``slack`` and ``at_largest``;
       ``by_task`` gives them the losses' names, and ``scalars`` lists them. The multiplier of an
@@ -83,9 +83,6 @@ def lagrangian(
     1e-8 times it; the integral of "pi" stays at zero or above, so that a constraint that was slack
     for a long time acts at once; averages are corrected for their start; the paper's average in
     GECO has a decay of 0.99.
-    1e-8 of it; the integral of "pi" stays at zero or above, so that a constraint that was slack for
-    long acts at once; averages are corrected for their start; the average of GECO has a decay of
-    0.99 in the paper.
 
     Raises:
       ValueError: if a bound is not a number, is NaN or minus infinity, if ``form`` is unknown or a

@@ -13,7 +13,7 @@ from jaxmtl.backward._task_grads import value_and_task_grads
 from jaxmtl.gradients.ntk import ntk_traces
 from jaxmtl.problems._problem import Batch, Problem
 from jaxmtl.reproductions._contestants import Contestant
-from jaxmtl.reproductions._runs import rounded
+from jaxmtl.reproductions._runs import as_json
 
 POINTS_OF_CURVE = 50
 
@@ -107,11 +107,11 @@ def trainer(
         shown = np.unique(np.linspace(0, len(errors) - 1, POINTS_OF_CURVE).astype(int))
         measured = np.stack(errors)
         return {
-            "at_smallest_loss": rounded(errors_of(carry[2][1])),
-            "at_last": rounded(measured[-1]),
-            "smallest": rounded(measured.min(axis=0)),
+            "at_smallest_loss": as_json(errors_of(carry[2][1])),
+            "at_last": as_json(measured[-1]),
+            "smallest": as_json(measured.min(axis=0)),
             "of_curve": [int(block * (i + 1)) for i in shown],
-            "curve": [rounded(measured[i], 4) for i in shown],
+            "curve": [as_json(measured[i], 4) for i in shown],
         }
 
     return train

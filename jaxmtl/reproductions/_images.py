@@ -13,7 +13,7 @@ from jaxmtl.backward._per_example import per_example
 from jaxmtl.backward._routes import value_and_balanced_grad
 from jaxmtl.methods import make as make_method
 from jaxmtl.problems.multi_fashion import FOLDER, read_images
-from jaxmtl.reproductions._runs import Record, Train, rounded
+from jaxmtl.reproductions._runs import Record, Train, as_json
 
 ROWS = ("equal", "upgrad", "dualproj", "mgda", "pcgrad")
 BATCH = 32
@@ -75,7 +75,7 @@ def trainer(problem: str, size: int, row: str) -> Train:
         carry, found = jax.jit(jax.vmap(start))(keys), []
         for number in range(steps // steps_of_epoch):
             carry, losses = run(keys, jnp.float32(rate), carry, jnp.int32(number))
-            found.append(rounded(losses, 6))
+            found.append(as_json(losses, 6))
             advance(steps_of_epoch * seeds)
         return {"at_last": found[-1], "curve": found}
 

@@ -13,7 +13,7 @@ replacement. Products are in TensorFloat-32 where a GPU has it, as in PyTorch wh
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -29,11 +29,11 @@ from jaxmtl.losses.equal import equal
 from jaxmtl.losses.famo import famo_after_step
 from jaxmtl.methods import make as make_method
 from jaxmtl.problems.qm9 import MOLECULES, TASKS, read_molecules
+from jaxmtl.reproductions._delta_m import SINGLE
 from jaxmtl.reproductions._equations import POINTS_OF_CURVE
 from jaxmtl.reproductions._message_passing import ELEMENTS, apply_network, init_network
-from jaxmtl.reproductions._runs import Record, Train
+from jaxmtl.reproductions._runs import Record, Train, as_json
 
-SINGLE = "single task"
 # The papers' rows, "real_time_loss" being the gradient of their SI, the sum of the losses'
 # logarithms; and what the papers lack.
 QM9 = [SINGLE, "equal", "real_time_loss", "rlw", "dwa", "uncertainty", "mgda", "pcgrad", "cagrad"]
@@ -202,52 +202,10 @@ def trainer(problem: str, size: int, row: str, block: int) -> Train:
             errors = np.asarray(measure_all(carry[0], of_nets, data.test), np.float64)
         shown = np.unique(np.linspace(0, len(curve) - 1, POINTS_OF_CURVE).astype(int))
         return {
-            "mae": as_json(errors.reshape(seeds, -1) * data.deviations),
-            "losses": as_json(np.asarray(losses, np.float64).reshape(seeds, -1)),
+            "mae": as_json(errors.reshape(seeds, -1) * data.deviations, 6),
+            "losses": as_json(np.asarray(losses, np.float64).reshape(seeds, -1), 6),
             "of_curve": [int(block * (i + 1)) for i in shown],
             "curve": [as_json(curve[i], 4) for i in shown],
         }
 
     return train
-
-
-def as_json(values: np.ndarray, digits: int = 6) -> Any:
-    """Numbers as nested lists, null for what is not finite."""
-    if values.ndim:
-        return [as_json(value, digits) for value in values]
-    return float(f"{values:.{digits}g}") if np.isfinite(values) else None
-
-
-def delta_m(runs: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Average over the tasks how much larger the errors are than those of single-task training.
-
-    delta_m = 100/11 sum_i (M_i - S_i) / S_i, S_i the mean over the seeds of the row "single task";
-    lower is better.
-
-    Args:
-      runs: of one problem, size, learning rate and number of steps, of ``load("qm9")``.
-
-    Returns:
-      Row -> (seeds,) percent; NaN where a training diverged.
-
-    Raises:
-      ValueError: where the runs are of several such, or "single task" is not among them.
-
-    Examples:
-      >>> import jaxmtl
-      >>> alone = {"row": "single task", "mae": [[1.0, 4.0], [3.0, 4.0]]}
-      >>> together = {"row": "equal", "mae": [[3.0, 4.0], [2.0, 5.0]]}
-      >>> print(jaxmtl.reproductions.delta_m([alone, together])["equal"])
-      [25.  12.5]
-    """
-    kinds = {
-        tuple(run.get(field) for field in ("problem", "size", "rate", "steps")) for run in runs
-    }
-    rows = {run["row"]: np.array(run["mae"], float) for run in runs}
-    if len(kinds) != 1 or len(rows) != len(runs) or SINGLE not in rows:
-        raise ValueError(
-            "runs must be of one problem, size, rate and number of steps, each row once and"
-            f" {SINGLE!r} among them, but they are {sorted(rows)} of {sorted(kinds, key=str)}."
-        )
-    alone = rows[SINGLE].mean(axis=0, keepdims=True)
-    return {row: 100 * np.mean((errors - alone) / alone, axis=1) for row, errors in rows.items()}

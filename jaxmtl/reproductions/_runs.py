@@ -119,8 +119,9 @@ def write(file: Path, records: Sequence[Record]) -> None:
     new.replace(file)
 
 
-def rounded(values: Any, digits: int = 8) -> list[float | None]:
-    """Numbers as JSON has them: null for what is not finite."""
-    return [
-        float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in np.asarray(values)
-    ]
+def as_json(values: Any, digits: int = 8) -> Any:
+    """Numbers as nested lists, null for what is not finite."""
+    values = np.asarray(values)
+    if values.ndim:
+        return [as_json(value, digits) for value in values]
+    return float(f"{values:.{digits}g}") if np.isfinite(values) else None
