@@ -9,7 +9,7 @@ from jaxmtl._platform import by_target
 from jaxmtl._typing import Array
 from jaxmtl.solvers._inputs import read_mask, read_matrix, read_vector
 from jaxmtl.solvers.complementarity import Complementarity, complementarity
-from jaxmtl.solvers.scaling import equilibrate
+from jaxmtl.solvers.scaling import equilibrate, have_length
 
 # From this number of rows on, a loop saves a CPU more than its turns cost.
 _MANY = 64
@@ -59,26 +59,11 @@ def dual_cone(gramian: Array, weights: Array, active: Array | None = None) -> Co
         )
     with jax.default_matmul_precision("highest"):
         scaled, scale = equilibrate(gramian)
-        present = _have_length(gramian, scaled, scale) & read_mask("active", active, len(weights))
+        present = have_length(gramian, scaled, scale) & read_mask("active", active, len(weights))
         # C (u/s) without the division, which compiles to long code.
         offset = (gramian * scale[:, None]) @ weights
         found = complementarity(scaled, offset, active=present)
         return found._replace(z=weights + found.z * scale)
-
-
-def _have_length(gramian: Array, scaled: Array, scale: Array) -> Array:
-    """Which vectors constrain the combination: those of zero length do not, (T,) bool.
-
-    Nor do those whose length was lost. The squares of entries below 1e-19 are zero in float32, but
-    their products with the entries of longer vectors are not: cosines above one, of a matrix that
-    is no Gramian, for which the solver finds nothing.
-    """
-    # Part of the squares may be lost already where no cosine shows it.
-    resolved = jnp.diagonal(gramian) >= 2**16 * jnp.finfo(gramian.dtype).tiny
-    squares = jnp.where(resolved, jnp.diagonal(scaled), jnp.inf)
-    beyond = scaled * scaled > 1.001 * squares[:, None] * squares[None, :]
-    lost = jnp.any(beyond & (scale[:, None] >= scale[None, :]), axis=1)
-    return resolved & ~lost
 
 
 @jax.jit

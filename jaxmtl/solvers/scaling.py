@@ -37,6 +37,21 @@ def equilibrate(gramian: Array) -> tuple[Array, Array]:
     return gramian * scale[:, None] * scale[None, :], scale
 
 
+def have_length(gramian: Array, scaled: Array, scale: Array) -> Array:
+    """Which vectors have a length to go by, (T,) bool: not those of zero length.
+
+    Nor those whose length was lost. The squares of entries below 1e-19 are zero in float32, but
+    their products with the entries of longer vectors are not: cosines above one, of a matrix that
+    is no Gramian, for which the solver finds nothing.
+    """
+    # Part of the squares may be lost already where no cosine shows it.
+    resolved = jnp.diagonal(gramian) >= 2**16 * jnp.finfo(gramian.dtype).tiny
+    squares = jnp.where(resolved, jnp.diagonal(scaled), jnp.inf)
+    beyond = scaled * scaled > 1.001 * squares[:, None] * squares[None, :]
+    lost = jnp.any(beyond & (scale[:, None] >= scale[None, :]), axis=1)
+    return resolved & ~lost
+
+
 def reciprocal_length(squares: Array) -> Array:
     """The powers of two nearest to 1/sqrt(x), in ratio; one if x is zero or not finite.
 

@@ -11,7 +11,7 @@ from jaxmtl._typing import Array
 from jaxmtl.solvers._inputs import read_mask, read_matrix, read_vector
 from jaxmtl.solvers._one_launch import one_launch
 from jaxmtl.solvers.complementarity import Complementarity, complementarity, solve_on, violation
-from jaxmtl.solvers.scaling import equilibrate
+from jaxmtl.solvers.scaling import equilibrate, have_length
 
 # How many exchanges of many indices at a time may fail to reduce the number of wrong ones.
 _BLOCK_TRIES = 3
@@ -71,8 +71,7 @@ def worst_case(
             f" {gramian.shape} and {shares.shape}."
         )
     scaled, scale = equilibrate(gramian)
-    present = jnp.diagonal(scaled) > 0
-    present &= read_mask("active", active, len(shares))
+    present = have_length(gramian, scaled, scale) & read_mask("active", active, len(shares))
     with jax.default_matmul_precision("highest"):
         mean = scaled @ (shares / scale)
         # A squared length of zero may be rounded to below zero.

@@ -8,6 +8,7 @@ import pytest
 from jaxmtl.solvers import worst_case
 from tests.crosschecks import exact
 from tests.crosschecks.draws import DEPENDENT, dependent
+from tests.references import gradients, relative_error
 
 solve = jax.jit(lambda gramian, c: worst_case(gramian, jnp.ones(len(gramian)) / len(gramian), c))
 
@@ -35,6 +36,22 @@ def test_where_vectors_cancel(j, c, expected):
     expected = exact.cagrad(j, c) @ j if expected is None else expected
     np.testing.assert_allclose(d, expected, atol=2e-6)
     assert found.residual < 1e-5
+
+
+@pytest.mark.parametrize("length", [3e-20, 1e-18, 3e-18, 1e-17])
+def test_a_vector_whose_squares_are_lost_counts_as_zero(length):
+    """Beside others of length 100: float32 keeps its products with them, and not its length."""
+    for seed in range(5):
+        j = 100 * gradients(seed, 8, 300, 2.0, "conflicting").astype(np.float32)
+        rest = j.astype(np.float64)
+        j[0] *= np.float32(length / np.linalg.norm(rest[0]))
+        rest[0] = 0
+        shares, radius = np.full(8, 1 / 8, np.float32), 0.5
+        found = worst_case(jnp.asarray(j) @ jnp.asarray(j).T, shares, radius)
+        d = (np.asarray(found.z, np.float64) + shares) @ rest
+        assert relative_error(d, update_of(rest, radius)[0]) < 1e-4
+        mean = shares.astype(np.float64) @ rest
+        np.testing.assert_allclose(np.linalg.norm(d - mean), 0.5 * np.linalg.norm(mean), rtol=1e-4)
 
 
 @pytest.mark.slow
