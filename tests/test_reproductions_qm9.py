@@ -179,7 +179,7 @@ def tiny(molecules, monkeypatch):
         "targets": ((targets - targets.mean(axis=0)) / deviations).astype(np.float32),
     }
     split = jax.device_put(split)
-    monkeypatch.setitem(_molecules.SETUPS, "tiny", Setup(3, 3, width=8, hidden=4, batch=4))
+    monkeypatch.setitem(_molecules.SETUPS, "tiny", Setup(3, 3, width=16, hidden=8, batch=4))
     data = Data(split, split, split, deviations * _molecules.UNITS)
     monkeypatch.setattr(_molecules, "load_data", lambda held_out, size: data)
     return data
@@ -206,7 +206,7 @@ def test_a_training_lowers_the_errors(tiny, row):
 @pytest.mark.slow
 @pytest.mark.parametrize("row", QM9)
 def test_every_row_trains(tiny, row):
-    found = trainer("tiny", 3, row, 20)(0.02, 1, 100, lambda n: None)
+    found = trainer("tiny", 3, row, 20)(0.005, 1, 100, lambda n: None)
     assert found["curve"][-1][0] < found["curve"][0][0]
 
 
@@ -222,7 +222,7 @@ def test_the_first_step_of_equal_weights_is_adams_by_hand(tiny):
         outputs = apply_network(params, batch["charges"], batch["positions"])
         return jnp.mean((outputs - batch["targets"]) ** 2)
 
-    params = init_network(key, 8, 4, 11)
+    params = init_network(key, 16, 8, 11)
     grad = jax.jit(jax.grad(loss))(params)
     moved = jax.tree.map(lambda p, g: p - 0.01 * g / (jnp.abs(g) + 1e-8), params, grad)
     outputs = jax.jit(apply_network)(moved, split["charges"], split["positions"])
