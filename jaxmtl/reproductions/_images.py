@@ -14,6 +14,7 @@ from jaxmtl.backward._routes import value_and_balanced_grad
 from jaxmtl.methods import make as make_method
 from jaxmtl.problems.multi_fashion import FOLDER, read_images
 from jaxmtl.reproductions._runs import Record, Train, as_json
+from jaxmtl.reproductions._seeds import for_each
 
 ROWS = ("equal", "upgrad", "dualproj", "mgda", "pcgrad")
 BATCH = 32
@@ -60,13 +61,11 @@ def trainer(problem: str, size: int, row: str) -> Train:
         losses = optax.softmax_cross_entropy_with_integer_labels(network(carry[0], images), labels)
         return carry, jnp.mean(losses)
 
-    at_once = None if jax.default_backend() == "cpu" else 64
-
     def epochs(keys: Array, rate: Array, carry: PyTree, number: Array) -> tuple[PyTree, Array]:
         def of_seed(given: tuple[Array, PyTree]) -> tuple[PyTree, Array]:
             return epoch(given[0], rate, given[1], number)
 
-        return jax.lax.map(of_seed, (keys, carry), batch_size=at_once)
+        return for_each(of_seed, (keys, carry))
 
     run = jax.jit(epochs, donate_argnums=2)
 

@@ -33,6 +33,7 @@ from jaxmtl.reproductions._delta_m import SINGLE
 from jaxmtl.reproductions._equations import POINTS_OF_CURVE
 from jaxmtl.reproductions._message_passing import ELEMENTS, apply_network, init_network
 from jaxmtl.reproductions._runs import Record, Train, as_json
+from jaxmtl.reproductions._seeds import for_each
 
 # The papers' rows, "real_time_loss" being the gradient of their SI, the sum of the losses'
 # logarithms; and what the papers lack.
@@ -174,13 +175,10 @@ def trainer(problem: str, size: int, row: str, block: int) -> Train:
         carry, total = jax.lax.fori_loop(0, block, one_step, (carry, jnp.zeros(heads)))
         return carry, (total / block, measure(carry[0], validation, tasks))
 
-    # On a CPU one network after the other: side by side they are no faster.
-    at_once = None if jax.default_backend() == "cpu" else 64
-
     @functools.partial(jax.jit, donate_argnums=0)
     def run_all(carry: PyTree, keys: Array, tasks: Array, *given: Any) -> Any:
         step = functools.partial(some_steps, *given)
-        return jax.lax.map(step, (keys, tasks, carry), batch_size=at_once)
+        return for_each(step, (keys, tasks, carry))
 
     @jax.jit
     def measure_all(params: PyTree, tasks: Array, split: PyTree) -> Array:
