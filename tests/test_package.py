@@ -31,6 +31,24 @@ except AttributeError as error:
     assert done.stdout.strip() == "module 'jaxmtl' has no attribute 'plots'", done.stderr
 
 
+def test_the_first_step_of_a_process_is_compiled_once():
+    code = """
+import jax, jax.numpy as jnp, jaxmtl
+traced = []
+def losses_fn(x):
+    traced.append(x)
+    return {"a": jnp.sum(x**2), "b": jnp.sum(x)}
+balancer, x = jaxmtl.upgrad(num_tasks=2), jnp.ones(3)
+step, state = jax.jit(jaxmtl.value_and_balanced_grad(losses_fn, balancer)), balancer.init(x)
+step(state, x)
+first = len(traced)
+step(state, x)
+print(first > 0 and first == len(traced))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "True", done.stderr
+
+
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_a_method_made_by_its_name_says_its_name(name):
     balancer = methods.make(name, 3)

@@ -6,6 +6,7 @@ by their names, and treats a program and a closed program alike: they are one cl
 on.
 """
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl._typing import Array
+
+# jax 0.12 adds settings on the first import of this module. What `jit` had compiled before it, the
+# step that imports it included, would be compiled again. A later JAX may lack the module.
+with contextlib.suppress(ImportError):
+    import jax.extend.core
 
 # Operations that hold programs of plain values. Others (kernels, for example) hold programs of
 # another kind, which are left as they are.
@@ -82,12 +88,10 @@ def is_variable(atom: Any) -> bool:
 
 def run_program(program: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Array]:
     """Run a program on arrays."""
-    from jax.extend import core  # imported here, since a later JAX may lack it
-
     part = program.replace(constvars=(), invars=[*program.constvars, *program.invars])
     if not hasattr(part, "consts"):
-        part = core.ClosedJaxpr(part, ())
-    return core.jaxpr_as_fun(part)(*constants, *arguments)
+        part = jax.extend.core.ClosedJaxpr(part, ())
+    return jax.extend.core.jaxpr_as_fun(part)(*constants, *arguments)
 
 
 def operations(program: Any) -> Iterator[Any]:
