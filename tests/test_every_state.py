@@ -123,7 +123,9 @@ def test_the_state_of_another_number_of_tasks_is_refused(name):
 
 
 def test_the_state_of_another_method_is_refused():
-    states = {name: make(name).init(PARAMS) for name in NAMES}
+    balancers = {name: make(name) for name in NAMES}
+    states = {name: balancer.init(PARAMS) for name, balancer in balancers.items()}
+    grads = as_tree(np.ones((3, 10)))
     same = [{"imtl", "imtl_l"}]  # the same learned numbers
     for left, right in itertools.permutations(NAMES, 2):
         kept = [states[name].method for name in (left, right)]
@@ -131,9 +133,8 @@ def test_the_state_of_another_method_is_refused():
             continue
         if all(isinstance(method, SolvedState) for method in kept):
             continue  # the report of a solver, which the next step does not read
-        grads = as_tree(np.ones((3, 10)))
         with pytest.raises(ValueError, match="made by another method: it holds task_weights"):
-            make(left).update(grads, states[right], losses=np.ones(3), **needed(left, grads))
+            balancers[left].update(grads, states[right], losses=np.ones(3), **needed(left, grads))
 
 
 @pytest.mark.parametrize("name", ["db_mtl", "graddrop", "excess_mtl"])

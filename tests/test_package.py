@@ -31,6 +31,7 @@ except AttributeError as error:
     assert done.stdout.strip() == "module 'jaxmtl' has no attribute 'plots'", done.stderr
 
 
+@pytest.mark.slow
 def test_the_first_step_of_a_process_is_compiled_once():
     code = """
 import jax, jax.numpy as jnp, jaxmtl

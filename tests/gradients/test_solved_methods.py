@@ -11,6 +11,7 @@ import scipy.optimize
 import jaxmtl
 from tests.crosschecks import exact
 from tests.references import J2, J3, gradients, relative_error
+from tests.stages import later
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -94,7 +95,7 @@ def fair_reference(j, a):
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("spread", [0.0, 3.0])
-@pytest.mark.parametrize("num", [2, 3, 8, 16])
+@pytest.mark.parametrize("num", later([2, 3, 8, 16], soon=[3, 16]))
 def test_fair_weights_are_stationary_and_right(num, spread, alpha):
     for seed in range(3):
         j = gradients(seed, num, 200, spread, kind="conflicting")
@@ -156,7 +157,7 @@ def test_nash_without_a_solution_says_so():
 
 
 @pytest.mark.parametrize("spread", [0.0, 3.0])
-@pytest.mark.parametrize("num", [2, 3, 8, 16])
+@pytest.mark.parametrize("num", later([2, 3, 8, 16], soon=[3, 16]))
 def test_equal_cosine_methods(num, spread):
     for seed in range(5):
         j = gradients(seed, num, 200, spread, kind="conflicting")
@@ -172,7 +173,7 @@ def test_equal_cosine_methods(num, spread):
 
 
 @pytest.mark.parametrize("spread", [0.0, 3.0])
-@pytest.mark.parametrize("num", [2, 3, 8, 16])
+@pytest.mark.parametrize("num", later([2, 3, 8, 16], soon=[3, 16]))
 def test_upgrad_against_non_negative_least_squares(num, spread):
     for seed in range(3):
         j = gradients(seed, num, 200, spread, kind="conflicting")
@@ -190,7 +191,7 @@ def test_upgrad_against_non_negative_least_squares(num, spread):
 
 @pytest.mark.parametrize("c", [0.0, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("spread", [0.0, 3.0])
-@pytest.mark.parametrize("num", [2, 3, 8, 16])
+@pytest.mark.parametrize("num", later([2, 3, 8, 16], soon=[3, 16]))
 def test_cagrad_closes_its_duality_gap(num, spread, c):
     """The least progress within the ball equals its convex dual, in float64 on the gradients."""
     for seed in range(5):
@@ -235,7 +236,7 @@ ZEROS = {
 }
 
 
-@pytest.mark.parametrize("name", ZEROS)
+@pytest.mark.parametrize("name", later(ZEROS, soon=["dualproj"]))
 def test_preferences_of_zero(name):
     """GEM's own is one for the task at hand and zero for those remembered."""
     make = getattr(jaxmtl, name)
