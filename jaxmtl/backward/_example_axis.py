@@ -102,6 +102,14 @@ def _of_other_axes(name: str) -> Callable[..., tuple[int, int] | None]:
     return rule
 
 
+def _stack(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
+    return at.axis + (at.axis >= eqn.params["axis"]), at.inner
+
+
+def _unstack(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
+    return _without((eqn.params["axis"],), at)
+
+
 def _pad(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
     kept = number == 0 and eqn.params["padding_config"][at.axis] == (0, 0, 0)
     return (at.axis, at.inner) if kept else None
@@ -121,7 +129,7 @@ def _windows(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
 
 
 def _scatter(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
-    """The rule for gradients of entries chosen per example, such as ``take_along_axis``."""
+    """The rule for gradients of entries that are chosen or replaced, at indices per example too."""
     numbers = eqn.params["dimension_numbers"]
     if number == 0:  # what is scattered into, all of which stays
         return at.axis, at.inner
@@ -138,6 +146,26 @@ def _scatter(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
         return None
     order = numbers.scatter_indices_batching_dims.index(place)
     return numbers.operand_batching_dims[order], at.inner
+
+
+def _gather(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
+    """The rule for gradients of what is added up at indices, such as sums of segments."""
+    numbers, taken = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    indexed = (*numbers.start_index_map, *numbers.collapsed_slice_dims)
+    if number or at.axis in indexed:
+        return None
+    if at.axis in numbers.operand_batching_dims:
+        order = numbers.operand_batching_dims.index(at.axis)
+        rank = eqn.outvars[0].aval.ndim
+        batch = [axis for axis in range(rank) if axis not in numbers.offset_dims]
+        return batch[numbers.start_indices_batching_dims[order]], at.inner
+    windows = [
+        axis
+        for axis in range(at.array.ndim)
+        if axis not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+    ]
+    whole = taken[at.axis] == at.array.shape[at.axis]
+    return (numbers.offset_dims[windows.index(at.axis)], at.inner) if whole else None
 
 
 def index_axis(eqn: Any, at: Cotangents) -> int:
@@ -163,11 +191,15 @@ _RULES: dict[str, Callable[[Any, int, Cotangents], tuple[int, int] | None]] = {
     "cumsum": _of_other_axes("axis"),
     "concatenate": _of_other_axes("dimension"),
     "split": _of_other_axes("axis"),
+    "stack": _stack,
+    "unstack": _unstack,
     "pad": _pad,
     "slice": _whole,
     "dynamic_slice": _whole,
     "dynamic_update_slice": _whole,
     "select_and_scatter_add": _windows,
     "reduce_window_sum": _windows,
+    "scatter": _scatter,
     "scatter-add": _scatter,
+    "gather": _gather,
 }

@@ -153,10 +153,13 @@ def _stacked(made: list[Any]) -> Any:
     """What a loop made in all its turns."""
     if not any(isinstance(x, tuple) for x in made):
         return jnp.stack(made)
-    if len({(x.axis, x.inner) if isinstance(x, Cotangents) else None for x in made}) > 1:
-        raise Mixed("the turns of a loop differ in where the examples are")
-    if isinstance(made[0], Cotangents):
-        return made[0]._replace(array=jnp.stack([x.array for x in made]), axis=made[0].axis + 1)
+    if cotangents := [x for x in made if isinstance(x, Cotangents)]:
+        first = cotangents[0]
+        if len({(x.axis, x.inner) for x in cotangents}) > 1 or any(type(x) is tuple for x in made):
+            raise Mixed("the turns of a loop differ in where the examples are")
+        # What other turns made is zero.
+        arrays = [x.array if isinstance(x, Cotangents) else x for x in made]
+        return first._replace(array=jnp.stack(arrays), axis=first.axis + 1)
     if not all(isinstance(x, tuple) for x in made):
         raise Mixed("some turns of a loop reach a parameter, and others do not")
     return (Stack(tuple(made)),)

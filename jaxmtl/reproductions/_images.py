@@ -133,11 +133,11 @@ def init(key: Array) -> PyTree:
 
 def logits(params: PyTree, image: Array) -> Array:
     """Compute the ten logits of one image (28, 28)."""
-    x = image[None, :, :, None]
-    x = jax.nn.elu(_convolve(params["conv_0"], x))
+    x = jax.nn.elu(_convolve(params["conv_0"], image[None]))
     x = jax.nn.elu(_largest(_convolve(params["conv_1"], x), 2))
     x = jax.nn.elu(_largest(_convolve(params["conv_2"], x), 3))
-    x = jax.nn.elu(x.reshape(-1) @ params["dense_0"]["kernel"] + params["dense_0"]["bias"])
+    x = jnp.moveaxis(x, 0, -1).reshape(-1)
+    x = jax.nn.elu(x @ params["dense_0"]["kernel"] + params["dense_0"]["bias"])
     return x @ params["dense_1"]["kernel"] + params["dense_1"]["bias"]
 
 
@@ -147,24 +147,22 @@ def loss_of_one(params: PyTree, image: Array, label: Array) -> Array:
 
 
 def _convolve(layer: PyTree, x: Array) -> Array:
-    """Convolve in as many groups as input channels.
+    """Convolve an image (channels, height, width) in as many groups as it has channels.
 
-    The kernels of all groups are put into one that is zero elsewhere: on a CPU XLA takes far longer
-    for a convolution in groups.
+    As one product for each group: XLA's own convolution in groups takes seconds on a CPU.
     """
-    channels, kernel = x.shape[-1], layer["kernel"]
-    own = jnp.repeat(jnp.eye(channels), kernel.shape[-1] // channels, axis=1)
-    layout = ("NHWC", "HWIO", "NHWC")
-    x = jax.lax.conv_general_dilated(
-        x, kernel * own[None, None], (1, 1), "VALID", dimension_numbers=layout
-    )
-    return x + layer["bias"][None, None, None]
+    channels, height, width = x.shape[0], x.shape[1] - 2, x.shape[2] - 2
+    places = [(i, j) for i in range(3) for j in range(3)]
+    patches = jnp.stack([x[:, i : i + height, j : j + width] for i, j in places], axis=1)
+    kernel = layer["kernel"].reshape(len(places), channels, -1)
+    x = jnp.einsum("pco,cphw->cohw", kernel, patches)
+    return x.reshape(-1, height, width) + layer["bias"][:, None, None]
 
 
 def _largest(x: Array, width: int) -> Array:
-    """Take the largest of each square; without the ``reduce_window`` that is slow on a CPU."""
+    """Take the largest of each square; ``reduce_window`` is slow on a CPU."""
     size = x.shape[1] // width
-    squares = x[:, : size * width, : size * width].reshape(1, size, width, size, width, -1)
+    squares = x[:, : size * width, : size * width].reshape(-1, size, width, size, width)
     return squares.max(axis=(2, 4))
 
 

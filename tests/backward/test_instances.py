@@ -116,6 +116,26 @@ def convolution(p, h, batch):
     return jnp.tanh(grouped + apart)
 
 
+def stacked(p, h, batch):
+    both = jnp.stack([h, jnp.tanh(h @ p["w"])], axis=1)
+    first, second = jnp.unstack(both, axis=1)
+    return jnp.sum(both, axis=1) + first * second
+
+
+def segments(p, h, batch):
+    sums = jax.vmap(lambda one, where: jax.ops.segment_sum(one, where, 3))(h, batch["labels"] % 3)
+    alike = jnp.zeros_like(h).at[:, jnp.array([1, 2, 1, 0])].add(h @ p["w"])
+    return jnp.tanh(alike.at[:, 3].set(0.5) + sums[:, jnp.array([0, 2, 2, 1])])
+
+
+def delayed(p, h, batch):
+    def cell(state, x):
+        return jnp.tanh(x @ p["w"]), state
+
+    start = jnp.zeros_like(h[:, 0])
+    return jnp.moveaxis(lax.scan(cell, start, jnp.moveaxis(h, 1, 0))[1], 0, 1) + h
+
+
 def dropout(p, h, batch):
     return h * batch["kept"]
 
@@ -128,7 +148,7 @@ def frozen_statistics(p, h, batch):
 LAYERS = (
     *(dense, affine, used_from_both_sides, used_in_two_places, attention, heads, layer_norm),
     *(scan_over_layers, recurrent, rematerialised, low_rank, weight_norm, merged_axes, shifted),
-    *(convolution, dropout, frozen_statistics),
+    *(convolution, dropout, frozen_statistics, stacked, segments, delayed),
 )
 SHAPES = {"w": (D, D), "b": (D,), "a": (), "wide": (D, 3 * D), "layers": (3, D, D)}
 
