@@ -20,8 +20,8 @@ Methods whose weights come from the gradients
     ``graddrop``, ``trimmed_mean``
 Combinators, from balancer to balancer
     ``on_shared``, ``prioritise``, ``with_fixed``, ``every``, ``smooth``, ``warm_up``,
-    ``in_turn``, ``skip_broken``, ``skip_rounding``, ``report_only``; before a balancer in a chain
-    ``per_task``
+    ``in_turn``, ``skip_broken``, ``skip_rounding``, ``with_ridge``, ``report_only``; before a
+    balancer in a chain ``per_task``
 Comparison of methods on given losses
     ``compare`` takes a ``Problem`` and returns a ``Comparison``
 Several rewards in place of losses
@@ -64,6 +64,7 @@ from jaxmtl.combinators._fixed import with_fixed
 from jaxmtl.combinators._in_turn import in_turn
 from jaxmtl.combinators._over_time import every, smooth, warm_up
 from jaxmtl.combinators._per_task import per_task
+from jaxmtl.combinators._ridge import with_ridge
 from jaxmtl.combinators._rounding import skip_rounding
 from jaxmtl.combinators._shared import on_shared, prioritise
 from jaxmtl.coordinates.graddrop import graddrop
@@ -232,4 +233,5 @@ __all__ = [
     "vqgan_adaptive",
     "warm_up",
     "with_fixed",
+    "with_ridge",
 ]

@@ -161,7 +161,8 @@ def _list_methods() -> int:
         print(f"{name:{width}}  {method.summary} ({method.reference})")
     print(
         "\nAround any of them: on_shared, prioritise, with_fixed, every, smooth, warm_up,"
-        "\nskip_broken, skip_rounding, report_only, and in_turn, one loss a step (M-ConFIG)."
+        "\nskip_broken, skip_rounding, with_ridge, report_only, and in_turn, one loss a step"
+        " (M-ConFIG)."
     )
     return 0
 

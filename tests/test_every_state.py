@@ -206,6 +206,7 @@ COMBINED = {
     "in_turn": jaxmtl.in_turn,
     "skip_broken": jaxmtl.skip_broken,
     "skip_rounding": jaxmtl.skip_rounding,
+    "with_ridge": jaxmtl.with_ridge,
     "report_only": lambda b: jaxmtl.report_only(jaxmtl.every(jaxmtl.skip_broken(b), 2)),
 }
 OPTIONS = {

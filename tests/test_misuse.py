@@ -111,6 +111,7 @@ CALLS = [
     (jaxmtl.in_turn, {"balancer": BALANCER}),
     (jaxmtl.skip_broken, {"balancer": BALANCER}),
     (jaxmtl.skip_rounding, {"balancer": BALANCER}),
+    (jaxmtl.with_ridge, {"balancer": BALANCER}),
     (jaxmtl.report_only, {"balancer": BALANCER}),
     (jaxmtl.per_task, {"tx": optax.clip(1.0), "num_tasks": 2}),
     (jaxmtl.make_balancer, {"weighting": WEIGHTING}),

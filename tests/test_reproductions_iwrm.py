@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from scipy.optimize import nnls
 
 from jaxmtl.reproductions import _images, load
 
@@ -80,17 +79,6 @@ def test_every_row_trains(images, row):
     train = _images.trainer("fashion_mnist", SIZE, row)
     (first,), *curve = train(RATES[row], 1, 16, lambda n: None)["curve"]
     assert min(epoch[0] for epoch in curve) < 0.8 * first
-
-
-def test_the_ridge_is_a_part_of_the_trace():
-    j = np.random.default_rng(0).normal(size=(32, 200)) * np.geomspace(1, 1e-4, 32)[:, None]
-    gramian = j @ j.T
-    gramian += 1e-4 * np.trace(gramian) * np.eye(32)
-    root = np.linalg.cholesky(gramian)  # rows with these inner products
-    conflict = nnls(root.T, -root.T @ np.full(32, 1 / 32))[0]
-    balancer = _images.ROWS["dualproj with a ridge"]()
-    _, state = balancer.update(jnp.asarray(j, jnp.float32), balancer.init(jnp.zeros(200)))
-    np.testing.assert_allclose(state.task_weights, 1 / 32 + conflict, rtol=1e-3, atol=1e-4)
 
 
 def test_what_is_stored():

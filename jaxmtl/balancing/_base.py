@@ -224,3 +224,12 @@ def check_balancer(balancer: Any) -> Balancer:
             f" {type(balancer).__name__}: {cure}."
         )
     return balancer
+
+
+def check_reads_gramian(combinator: str, weighting: Weighting) -> None:
+    """Raise unless the weights come from the Gramian, which this combinator changes."""
+    if "gramian" not in weighting.reads:
+        raise ValueError(
+            f"{combinator} is for methods that read the Gramian, but this balancer reads"
+            f" {', '.join(sorted(weighting.reads)) or 'nothing'}: leave {combinator} out."
+        )

@@ -2,7 +2,7 @@
 
 from jaxmtl._checks import check_at_least
 from jaxmtl.balancing._balancer import rebuild
-from jaxmtl.balancing._base import Balancer, check_balancer
+from jaxmtl.balancing._base import Balancer, check_balancer, check_reads_gramian
 from jaxmtl.balancing._described import described
 from jaxmtl.balancing._rounding import ROUNDINGS, leave_out_rounding
 
@@ -51,11 +51,7 @@ def skip_rounding(balancer: Balancer, roundings: float = ROUNDINGS) -> Balancer:
     check_balancer(balancer)
     check_at_least("roundings", roundings, 0)
     weighting = balancer.weighting
-    if "gramian" not in weighting.reads:
-        raise ValueError(
-            "skip_rounding is for methods that read the Gramian, but this balancer reads"
-            f" {', '.join(sorted(weighting.reads)) or 'nothing'}: leave skip_rounding out."
-        )
+    check_reads_gramian("skip_rounding", weighting)
     if weighting.roundings is not None:
         raise ValueError(
             "This balancer leaves out gradients of rounding already: apply skip_rounding to the"
