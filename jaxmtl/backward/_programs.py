@@ -8,6 +8,7 @@ on.
 
 import contextlib
 import functools
+import importlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from jaxmtl._typing import Array
 # jax 0.12 adds settings on the first import of this module. What `jit` had compiled before it, the
 # step that imports it included, would be compiled again. A later JAX may lack the module.
 with contextlib.suppress(ImportError):
-    import jax.extend.core
+    importlib.import_module("jax.extend.core")
 
 # Operations that hold programs of plain values. Others (kernels, for example) hold programs of
 # another kind, which are left as they are.
@@ -88,10 +89,12 @@ def is_variable(atom: Any) -> bool:
 
 def run_program(program: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Array]:
     """Run a program on arrays."""
+    from jax.extend import core
+
     part = program.replace(constvars=(), invars=[*program.constvars, *program.invars])
     if not hasattr(part, "consts"):
-        part = jax.extend.core.ClosedJaxpr(part, ())
-    return jax.extend.core.jaxpr_as_fun(part)(*constants, *arguments)
+        part = core.ClosedJaxpr(part, ())
+    return core.jaxpr_as_fun(part)(*constants, *arguments)
 
 
 def operations(program: Any) -> Iterator[Any]:
