@@ -123,7 +123,7 @@ STACKS = {
     "one zero": references.gradients(0, 3, 10) * np.array([[1.0], [0.0], [2.0]]),
     "identical": np.ones((3, 10)),
     "opposite": np.array([[1.0], [-1.0], [1.0]]) * np.ones(10),
-    "deficient": references.gradients(2, 3, 10, kind="deficient"),
+    "deficient": references.gradients(2, 5, 10, kind="deficient"),
     "tiny": 1e-12 * references.gradients(3, 3, 10, spread=3),
     "huge": 1e12 * references.gradients(3, 3, 10, spread=3),
 }
@@ -249,7 +249,7 @@ def test_methods_conflict_with_a_task_only_where_they_may(name):
     promised, worst = METHODS[name].descends_all, np.inf
     for seed in range(10 if promised else 3):
         for spread in (0.0, 3.0):
-            stacks = draws(100 * seed, 3, spread)
+            stacks = draws(100 * seed, 5, spread)
             for j, d in zip(stacks, run(name, stacks)[0], strict=True):
                 cosines = j @ d / np.linalg.norm(j, axis=1) / np.linalg.norm(d)
                 worst = min(worst, cosines.min())
@@ -258,8 +258,8 @@ def test_methods_conflict_with_a_task_only_where_they_may(name):
 
 @every_method
 def test_permuting_the_tasks_changes_nothing_where_no_order_is_drawn_or_given(name):
-    stacks, order = draws(7, 3, 1.0), np.array([1, 2, 0])
-    losses = np.stack([LOSSES[:3], LOSSES[2:5]])
+    stacks, order = draws(7, 5, 1.0), np.array([3, 0, 4, 1, 2])
+    losses = np.stack([LOSSES[:5], LOSSES[2:7]])
     straight, _ = run(name, stacks, losses)
     permuted, _ = run(name, stacks[:, order], losses[:, order])
     errors = [references.relative_error(p, s) for p, s in zip(permuted, straight, strict=True)]

@@ -7,7 +7,7 @@ counts as mixing.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from jaxmtl._typing import Array
@@ -32,6 +32,11 @@ def axis_after(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
     rule = _RULES.get(eqn.primitive.name)
     found = rule(eqn, number, at) if rule is not None else None
     return None if found is None else (int(found[0]), int(found[1]))  # some are NumPy's
+
+
+def _besides(taken: Iterable[int], rank: int) -> list[int]:
+    """The axes of an array that are not among these."""
+    return sorted(set(range(rank)).difference(taken))
 
 
 def _same(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
@@ -78,7 +83,7 @@ def _product(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
         return None
     if at.axis in batch[number]:
         return batch[number].index(at.axis), at.inner
-    free = [a for a in range(at.array.ndim) if a not in (*summed[number], *batch[number])]
+    free = _besides((*summed[number], *batch[number]), at.array.ndim)
     ahead = len(batch[0])
     if number:
         ahead += eqn.invars[0].aval.ndim - len(batch[0]) - len(summed[0])
@@ -137,7 +142,7 @@ def _scatter(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
         return None
     if at.axis in numbers.update_window_dims:
         taken = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
-        windows = [axis for axis in range(eqn.outvars[0].aval.ndim) if axis not in taken]
+        windows = _besides(taken, eqn.outvars[0].aval.ndim)
         axis = windows[numbers.update_window_dims.index(at.axis)]
         whole = eqn.outvars[0].aval.shape[axis] == at.array.shape[at.axis]
         return (axis, at.inner) if whole else None
@@ -150,28 +155,24 @@ def _scatter(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
 
 def _gather(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
     """The rule for gradients of what is added up at indices, such as sums of segments."""
-    numbers, taken = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     indexed = (*numbers.start_index_map, *numbers.collapsed_slice_dims)
     if number or at.axis in indexed:
         return None
     if at.axis in numbers.operand_batching_dims:
         order = numbers.operand_batching_dims.index(at.axis)
-        rank = eqn.outvars[0].aval.ndim
-        batch = [axis for axis in range(rank) if axis not in numbers.offset_dims]
+        batch = _besides(numbers.offset_dims, eqn.outvars[0].aval.ndim)
         return batch[numbers.start_indices_batching_dims[order]], at.inner
-    windows = [
-        axis
-        for axis in range(at.array.ndim)
-        if axis not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-    ]
-    whole = taken[at.axis] == at.array.shape[at.axis]
+    taken = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+    windows = _besides(taken, at.array.ndim)
+    whole = sizes[at.axis] == at.array.shape[at.axis]
     return (numbers.offset_dims[windows.index(at.axis)], at.inner) if whole else None
 
 
 def index_axis(eqn: Any, at: Cotangents) -> int:
     """The axis of a scatter's indices that runs over the examples, as one of its updates does."""
     window = eqn.params["dimension_numbers"].update_window_dims
-    return [axis for axis in range(at.array.ndim) if axis not in window].index(at.axis)
+    return _besides(window, at.array.ndim).index(at.axis)
 
 
 _ELEMENTWISE = (
