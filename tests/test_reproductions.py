@@ -49,7 +49,7 @@ SMALL = Experiment(
     seeds=2,
     steps=6,
     block=2,
-    trainer=lambda problem, size, row: trainer(tiny(size), residuals, DCGD[row], 0.9, 2),
+    trainer=lambda problem, size, row, block: trainer(tiny(size), residuals, DCGD[row], 0.9, block),
 )
 
 
@@ -140,7 +140,8 @@ def test_a_column_is_done_before_the_next():
         size=20,
     )
     rows = [(run.row, run.rate) for run in only_its_own]
-    assert rows == [("Adam", 5e-4), ("M-ConFIG", 5e-4), ("Adam", 1e-4), ("ConFIG", 1e-4)]
+    fast = [("Adam", 5e-4), ("ConFIG", 5e-4), ("M-ConFIG", 5e-4)]
+    assert rows == [*fast, ("Adam", 1e-4), ("ConFIG", 1e-4)]
 
 
 def test_interrupted_it_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(experiment: Experiment, run: Run, advance: Callable[[int], None]) -> Record:
     """Train one run; returns what is kept of it."""
     start = time.perf_counter()
-    train_all = _trainer(experiment.trainer, run.problem, run.size, run.row)
+    train_all = _trainer(experiment.trainer, run.problem, run.size, run.row, experiment.block)
     # A GPU's matrix products in TensorFloat-32 would end a residual's fall at 1e-3.
     with jax.default_matmul_precision("highest"):
         found = train_all(run.rate, run.seeds, run.steps, advance)
@@ -68,9 +68,9 @@ def train(experiment: Experiment, run: Run, advance: Callable[[int], None]) -> R
 
 
 @functools.cache
-def _trainer(write: Callable[[str, int, str], Train], problem: str, size: int, row: str) -> Train:
+def _trainer(make: Callable[..., Train], *settings: str | int) -> Train:
     """What is compiled for one learning rate serves the next."""
-    return write(problem, size, row)
+    return make(*settings)
 
 
 def _parser() -> argparse.ArgumentParser:

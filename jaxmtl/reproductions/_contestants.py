@@ -99,6 +99,6 @@ DCGD = {
 
 CONFIG = {
     "Adam": _before(lambda key: equal(num_tasks=3), rates=(1e-4, 5e-4)),
-    "ConFIG": _before(lambda key: conflict_free(num_tasks=3), rates=(1e-4,)),
+    "ConFIG": _before(lambda key: conflict_free(num_tasks=3), rates=(1e-4, 5e-4)),
     "M-ConFIG": _before(lambda key: in_turn(conflict_free(num_tasks=3)), rates=(5e-4,)),
 }

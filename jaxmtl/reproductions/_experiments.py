@@ -16,9 +16,9 @@ EQUATIONS: dict[str, Any] = {
 
 
 def _of_equations(
-    rows: dict[str, Contestant], decay: float, block: int
-) -> Callable[[str, int, str], Train]:
-    def make(problem: str, size: int, row: str) -> Train:
+    rows: dict[str, Contestant], decay: float
+) -> Callable[[str, int, str, int], Train]:
+    def make(problem: str, size: int, row: str, block: int) -> Train:
         module = EQUATIONS[problem]
         return _equations.trainer(
             getattr(module, problem)(size), module.residuals, rows[row], decay, block
@@ -40,7 +40,7 @@ EXPERIMENTS = {
         seeds=10,
         steps=50_000,
         block=500,
-        trainer=_of_equations(DCGD, 0.9, 500),
+        trainer=_of_equations(DCGD, 0.9),
     ),
     "config": Experiment(
         problems={"burgers": 2000},
@@ -49,16 +49,16 @@ EXPERIMENTS = {
         seeds=1,
         steps=5000,
         block=10,
-        trainer=_of_equations(CONFIG, 1.0, 10),
+        trainer=_of_equations(CONFIG, 1.0),
     ),
     "iwrm": Experiment(
         problems={"fashion_mnist": 1024},
         rows=dict.fromkeys(_images.ROWS, ()),
-        rates=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
+        rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
         seeds=8,
         steps=800,
         block=32,
-        trainer=_images.trainer,
+        trainer=lambda problem, size, row, block: _images.trainer(problem, size, row),
     ),
     # As published, 300 epochs of batches of 120.
     "qm9": Experiment(
@@ -68,6 +68,6 @@ EXPERIMENTS = {
         seeds=3,
         steps=275_000,
         block=250,
-        trainer=lambda problem, size, row: _molecules.trainer(problem, size, row, 250),
+        trainer=_molecules.trainer,
     ),
 }

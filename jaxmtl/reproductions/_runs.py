@@ -25,8 +25,8 @@ class Experiment(NamedTuple):
       seeds: how many the paper has.
       steps: of training.
       block: after so many steps the network is measured.
-      trainer: ``(problem, size, row) -> train``, and ``train(rate, seeds, steps, advance)`` trains
-        and calls ``advance(n)`` after every n steps of a seed. It returns what is stored.
+      trainer: ``(problem, size, row, block) -> train``. ``train(rate, seeds, steps, advance)``
+        trains, calls ``advance(n)`` after every n steps of a seed, and returns what is stored.
     """
 
     problems: dict[str, int]
@@ -35,7 +35,7 @@ class Experiment(NamedTuple):
     seeds: int
     steps: int
     block: int
-    trainer: Callable[[str, int, str], Train]
+    trainer: Callable[[str, int, str, int], Train]
 
 
 class Run(NamedTuple):
