@@ -7,13 +7,14 @@ separate.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._example_axis import Cotangents, axis_after
+from jaxmtl.backward._loop_turns import Mixed, made_in_turns, read_in_turn
 from jaxmtl.backward._losses import like_losses
 from jaxmtl.backward._outer_products import Outer, Stack, Terms, Whole, transposed, written_out
 from jaxmtl.backward._programs import (
@@ -25,11 +26,19 @@ from jaxmtl.backward._programs import (
 from jaxmtl.backward._taken_apart import taken_apart
 from jaxmtl.backward._task_rows import run_operations
 
-MOST_TURNS = 64  # of a loop that is unrolled
+MOST_TURNS = 64  # of a loop that is unrolled, with those of the loops in it
 
 
-class Mixed(Exception):
-    """The backward pass from one example's loss passes through another example."""
+class Limits(NamedTuple):
+    """How far a backward pass may be written out.
+
+    Attributes:
+      numbers: how many per example on the way to a parameter.
+      turns: how many of a loop; of a loop within it, so many by each turn.
+    """
+
+    numbers: int
+    turns: int
 
 
 def per_example_terms(
@@ -53,7 +62,7 @@ def per_example_terms(
     program, constants, _ = read_program(pull_back, losses)
     [leaf] = jax.tree.leaves(losses)
     [seed] = jax.tree.leaves(like_losses(jnp.ones(leaf.shape), losses))
-    return _run(program, constants, [Cotangents(seed, 0)], most)
+    return _run(program, constants, [Cotangents(seed, 0)], Limits(most, MOST_TURNS))
 
 
 def rows_of(found: Any, aval: Any, examples: int) -> Array:
@@ -74,29 +83,29 @@ def _apart(at: Cotangents, examples: int) -> Array:
     return jnp.where(own, at.array[None], jnp.zeros((), at.array.dtype))
 
 
-def _run(program: Any, constants: Any, arguments: list[Any], most: int) -> list[Any]:
+def _run(program: Any, constants: Any, arguments: list[Any], limits: Limits) -> list[Any]:
     """Run the program of a backward pass on cotangents, terms and arrays."""
     values = dict(zip(program.constvars, constants, strict=True))
     values |= zip(program.invars, arguments, strict=True)
     for eqn in program.eqns:
         inputs = [values[x] if is_variable(x) else jnp.asarray(x.val) for x in eqn.invars]
-        values |= zip(eqn.outvars, _results(program, eqn, inputs, most), strict=True)
+        values |= zip(eqn.outvars, _results(program, eqn, inputs, limits), strict=True)
     return [values[x] if is_variable(x) else jnp.asarray(x.val) for x in program.outvars]
 
 
-def _results(program: Any, eqn: Any, inputs: list[Any], most: int) -> list[Any]:
+def _results(program: Any, eqn: Any, inputs: list[Any], limits: Limits) -> list[Any]:
     kinds = {type(x) for x in inputs if isinstance(x, tuple)}
     if not kinds:
         return _bind(program, eqn, inputs)
     if (inner := _inner_program(eqn)) is not None:
-        return _run(opened(inner), getattr(inner, "consts", ()), inputs, most)
+        return _run(opened(inner), getattr(inner, "consts", ()), inputs, limits)
     if eqn.primitive.name == "scan":
-        return _scanned(eqn, inputs, most)
+        return _scanned(eqn, inputs, limits)
     if kinds == {Cotangents}:
         return _of_cotangents(program, eqn, inputs)
     if Cotangents in kinds:
         raise Mixed(f"{eqn.primitive.name} adds examples apart to examples together")
-    return _of_terms(program, eqn, inputs, most)
+    return _of_terms(program, eqn, inputs, limits.numbers)
 
 
 def _bind(program: Any, eqn: Any, inputs: list[Any]) -> list[Array]:
@@ -112,11 +121,12 @@ def _inner_program(eqn: Any) -> Any:
     return next((x for x in eqn.params.values() if is_program(opened(x))), None)
 
 
-def _scanned(eqn: Any, inputs: list[Any], most: int) -> list[Any]:
+def _scanned(eqn: Any, inputs: list[Any], limits: Limits) -> list[Any]:
     """Write a loop out, turn by turn."""
     params = eqn.params
-    if params["length"] > MOST_TURNS:
-        raise Mixed(f"a loop of {params['length']} turns, more than {MOST_TURNS}, is left as it is")
+    left = limits._replace(turns=limits.turns // max(params["length"], 1))
+    if not left.turns:
+        raise Mixed(f"a loop, with the loops in it, has more than {MOST_TURNS} turns")
     body = params["jaxpr"]
     # In every version of JAX the shapes show which variables are sliced, and which carried.
     pairs = zip(eqn.invars, opened(body).invars, strict=True)
@@ -127,42 +137,17 @@ def _scanned(eqn: Any, inputs: list[Any], most: int) -> list[Any]:
     carry, made = inputs[fixed : fixed + carried], []
     turns = range(params["length"])
     for turn in reversed(turns) if params["reverse"] else turns:
-        sliced = [_turn(x, turn) for x in inputs[fixed + carried :]]
+        sliced = [read_in_turn(x, turn) for x in inputs[fixed + carried :]]
         found = _run(
-            opened(body), getattr(body, "consts", ()), [*inputs[:fixed], *carry, *sliced], most
+            opened(body), getattr(body, "consts", ()), [*inputs[:fixed], *carry, *sliced], left
         )
         carry = found[:carried]
         made.append(found[carried:])
     if params["reverse"]:
         made.reverse()
-    return [*carry, *(_stacked(list(outs)) for outs in zip(*made, strict=True))]
-
-
-def _turn(x: Any, turn: int) -> Any:
-    """What a loop reads in one turn."""
-    if isinstance(x, Cotangents):
-        if x.axis == 0:
-            raise Mixed("a loop runs over the examples")
-        return x._replace(array=x.array[turn], axis=x.axis - 1)
-    if isinstance(x, tuple):
-        raise Mixed("a loop runs over gradients of parameters")
-    return x[turn]
-
-
-def _stacked(made: list[Any]) -> Any:
-    """What a loop made in all its turns."""
-    if not any(isinstance(x, tuple) for x in made):
-        return jnp.stack(made)
-    if cotangents := [x for x in made if isinstance(x, Cotangents)]:
-        first = cotangents[0]
-        if len({(x.axis, x.inner) for x in cotangents}) > 1 or any(type(x) is tuple for x in made):
-            raise Mixed("the turns of a loop differ in where the examples are")
-        # What other turns made is zero.
-        arrays = [x.array if isinstance(x, Cotangents) else x for x in made]
-        return first._replace(array=jnp.stack(arrays), axis=first.axis + 1)
-    if not all(isinstance(x, tuple) for x in made):
-        raise Mixed("some turns of a loop reach a parameter, and others do not")
-    return (Stack(tuple(made)),)
+    if not made:
+        return [*carry, *(jnp.zeros(v.aval.shape, v.aval.dtype) for v in eqn.outvars[carried:])]
+    return [*carry, *(made_in_turns(list(outs)) for outs in zip(*made, strict=True))]
 
 
 def _of_cotangents(program: Any, eqn: Any, inputs: list[Any]) -> list[Any]:

@@ -82,6 +82,8 @@ def _attempt(at: Linearised, compute: Callable[[], Any]) -> Any:
 
     def apart() -> Any:
         try:
+            if not at.is_linear:
+                raise Mixed("the backward rule of a jax.custom_vjp need not be linear")
             program, constants, shapes = read_program(compute)
         except WrittenOut:
             return None

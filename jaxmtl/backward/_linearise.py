@@ -34,6 +34,8 @@ class Linearised(NamedTuple):
       pull_back: cotangents, a tree like ``losses`` -> the gradient of the weighted sum.
       push_forward: a direction, a tree like the gradient -> (T,) derivatives of the losses; only
         if it was requested.
+      is_linear: whether ``pull_back`` is known to be linear. It is, but for the backward rules of
+        ``jax.custom_vjp``, which may clip a gradient or add something to it.
     """
 
     value: Any
@@ -41,6 +43,7 @@ class Linearised(NamedTuple):
     num_tasks: int
     pull_back: Callable[[PyTree], PyTree]
     push_forward: Callable[[PyTree], Array]
+    is_linear: bool
 
 
 def linearise(
@@ -79,12 +82,16 @@ def linearise(
         return jax.tree.map(jnp.asarray, losses), aux
 
     push: Any = None
+    pull: Any
+    is_linear = forward
     if forward:
         losses, push, aux = jax.linearize(of_chosen, *primals, has_aux=True)
         _check_directional(push, primals)
         pull = jax.linear_transpose(push, *primals)
     else:
         losses, pull, aux = jax.vjp(of_chosen, *primals, has_aux=True)
+        if is_staged():
+            is_linear = rewritten_or_plain(lambda: not _has_own_rule(pull.jaxpr), lambda: False)
     written, num_tasks = returned
     # JAX has sorted the names; their written order shows which values were given by position.
     losses = in_written_order(losses, written)
@@ -98,7 +105,7 @@ def linearise(
         return jnp.concatenate([jnp.atleast_1d(slope) for slope in jax.tree.leaves(slopes)])
 
     value = (losses, aux) if has_aux else losses
-    return Linearised(value, losses, num_tasks, pull_back, push_forward)
+    return Linearised(value, losses, num_tasks, pull_back, push_forward, is_linear)
 
 
 def chosen(args: tuple[Any, ...], argnums: int | Sequence[int]) -> PyTree:
@@ -121,15 +128,16 @@ def chosen(args: tuple[Any, ...], argnums: int | Sequence[int]) -> PyTree:
 def _check_directional(push: Callable[..., Any], primals: tuple[Any, ...]) -> None:
     """Raise for a function with a ``custom_vjp``, which JAX itself reports only when it runs."""
 
-    def holds_one() -> bool:
-        program, _, _ = read_program(push, *primals)
-        return any(eqn.primitive.name == "custom_lin" for eqn in operations(program))
-
-    if rewritten_or_plain(holds_one, lambda: False):
+    if rewritten_or_plain(lambda: _has_own_rule(read_program(push, *primals)[0]), lambda: False):
         raise ValueError(
             'memory="lean" takes directional derivatives, which functions with a jax.custom_vjp do'
             " not have: leave memory out, or give them a jax.custom_jvp."
         )
+
+
+def _has_own_rule(program: Any) -> bool:
+    """Whether a linearised program has the backward rule of a ``jax.custom_vjp`` in it."""
+    return any(eqn.primitive.name == "custom_lin" for eqn in operations(program))
 
 
 def pull_back_weights(at: Linearised, weights: Array) -> PyTree:

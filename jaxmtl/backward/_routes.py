@@ -48,7 +48,10 @@ def value_and_balanced_grad(
     ``balancer.update``. A method that reads only the losses costs one forward and one backward
     pass, for any T (two backward passes if ``on_shared`` leaves heads their own gradient); the same
     holds for the steps of ``every`` and ``warm_up`` at which the method computes no new weights.
-    With ``in_turn`` a step is one forward and one backward pass of a single loss.
+    With ``in_turn`` a step is one forward and one backward pass of a single loss. If ``fun`` has a
+    ``jax.custom_vjp`` whose backward rule is not linear, such as one that clips the gradient, a
+    single backward pass applies the rule to the gradient of the weighted sum, as ``jax.grad`` of
+    that sum does, and several apply it to the gradient of each loss.
 
     Args:
       fun: as for ``value_and_task_grads``.

@@ -9,6 +9,7 @@ from jaxmtl._typing import Array, PyTree
 from jaxmtl.balancing._balancer import rebuild
 from jaxmtl.balancing._base import Balancer, Given, check_balancer, check_reads_gramian
 from jaxmtl.balancing._described import described
+from jaxmtl.balancing._rounding import leave_out_rounding
 
 
 @described
@@ -22,7 +23,8 @@ def with_ridge(balancer: Balancer, ridge: Any = 1e-4) -> Balancer:
     It matters most with one loss an example. To ``upgrad`` and ``dualproj`` the gradient of an
     example that is learnt, a millionth of the others, is as much of a condition as any other, and
     training becomes unstable at learning rates where it converges with a ridge. TorchJD has this
-    ridge by default (``reg_eps``).
+    ridge by default (``reg_eps``). Methods that only compare the gradients with each other, such as
+    ``krum`` and ``auxiliary_cosine``, compute the same weights with any ridge.
 
     Args:
       balancer: any balancer that reads the Gramian.
@@ -34,7 +36,8 @@ def with_ridge(balancer: Balancer, ridge: Any = 1e-4) -> Balancer:
       about the Gramian with the ridge.
 
     Raises:
-      ValueError: if ``ridge`` is below zero, or the balancer does not read the Gramian.
+      ValueError: if ``ridge`` is below zero, or the balancer does not read the Gramian, or reads
+        the inner products of two batches too, as ``modo`` and ``sdmgrad`` do.
 
     Examples:
       >>> import jax.numpy as jnp, jaxmtl
@@ -53,6 +56,11 @@ def with_ridge(balancer: Balancer, ridge: Any = 1e-4) -> Balancer:
     check_at_least("ridge", ridge, 0)
     weighting = balancer.weighting
     check_reads_gramian("with_ridge", weighting)
+    if "cross_gramian" in weighting.reads:
+        raise ValueError(
+            "with_ridge adds to the inner products of one batch's gradients, but this method takes"
+            " its slopes from the inner products of two batches: leave with_ridge out."
+        )
 
     def update(given: Given, state: PyTree) -> tuple[Array, PyTree]:
         balanced = given.active & ~jnp.asarray(weighting.fixed)
@@ -60,4 +68,7 @@ def with_ridge(balancer: Balancer, ridge: Any = 1e-4) -> Balancer:
         added = jnp.where(balanced, jnp.asarray(ridge, trace.dtype) * trace, 0)
         return weighting.update(given._replace(gramian=given.gramian + jnp.diag(added)), state)
 
-    return rebuild(balancer, weighting=weighting._replace(update=update))
+    ridged = weighting._replace(update=update, roundings=None)
+    if weighting.roundings is not None:  # on the diagonal with the ridge nothing is rounding
+        ridged = leave_out_rounding(ridged, weighting.roundings)
+    return rebuild(balancer, weighting=ridged)

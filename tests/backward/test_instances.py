@@ -379,6 +379,52 @@ def test_balanced_gradients_are_those_of_the_stack(name, memory):
     )
 
 
+RULES = {
+    "a constant added to the length": lambda xp, w, g: g / (xp.linalg.norm(g) + 0.5),
+    "the parameter added": lambda xp, w, g: g + 0.1 * w,
+    "clipped": lambda xp, w, g: xp.clip(g, -1, 1),
+    "reversed": lambda xp, w, g: -g,
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_backward_rule_of_ones_own_is_applied_to_each_gradient(rule, caplog):
+    @jax.custom_vjp
+    def identity(w):
+        return w
+
+    identity.defvjp(lambda w: (w, w), lambda w, g: (RULES[rule](jnp, w, g),))
+    fn = jaxmtl.per_example(lambda w, x: jax.nn.relu(x @ identity(w)))
+    w, x = np.ones(3), np.array([[4.0, 0.3, 0.0], [-1.0, 0.0, 0.2], [-0.1, 0.5, 0.7]])
+    expected = np.stack([RULES[rule](np, w, row * (row @ w > 0)) for row in x])
+    w, x = jnp.asarray(w, jnp.float32), jnp.asarray(x, jnp.float32)
+    _, grads = jax.jit(jaxmtl.value_and_task_grads(fn))(w, x)
+    np.testing.assert_allclose(grads, expected, rtol=1e-5, atol=1e-6)
+    balancer = jaxmtl.normalize(num_tasks=3)
+    with caplog.at_level(logging.INFO, logger="jaxmtl"):
+        found = jax.jit(jaxmtl.value_and_balanced_grad(fn, balancer))(balancer.init(w), w, x)
+    assert "jax.custom_vjp" in caplog.text
+    weights = np.asarray(found[2].task_weights, np.float64)
+    np.testing.assert_allclose(found[1], weights @ expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("turns", "written_out"), [(0, True), (3, True), (9, False)])
+def test_loops_within_loops_are_written_out_to_a_bound(turns, written_out, caplog):
+    def repeated(function, times):
+        return lambda h: lax.scan(lambda h, _: (function(h), None), h, None, length=times)[0]
+
+    def loss(w, x):
+        return jnp.sum(repeated(repeated(lambda h: jnp.tanh(h @ w), 8), turns)(x))
+
+    w, x = jnp.asarray(SEED.normal(size=(2, 2)), jnp.float32), jnp.asarray(BATCH["mask"][:, :2])
+    fn = jaxmtl.per_example(loss)
+    with caplog.at_level(logging.INFO, logger="jaxmtl"):
+        _, grads = jax.jit(jaxmtl.value_and_task_grads(fn))(w, x)
+    assert ("turns" in caplog.text) != written_out
+    expected = [jax.grad(loss)(w, row) for row in x]
+    np.testing.assert_allclose(grads, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_absent_and_broken_examples():
     params, x, y, exact = data()
     balancer = jaxmtl.normalize(num_tasks=6)

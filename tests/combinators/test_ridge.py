@@ -97,10 +97,20 @@ def test_every_route_gives_the_same_update():
         np.testing.assert_allclose(each, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("make", [lambda b: jaxmtl.every(b, 2), lambda b: jaxmtl.smooth(b, 0.9)])
+def test_rounding_is_left_out_whatever_the_order(make):
+    j = gradients(5, 3, 20) * np.array([[1.0], [1.0], [1e-9]])
+    inside = weights_of(make(jaxmtl.with_ridge(jaxmtl.normalize(num_tasks=3))), j)
+    outside = weights_of(jaxmtl.with_ridge(make(jaxmtl.normalize(num_tasks=3))), j)
+    assert inside[2] == np.min(inside)
+    np.testing.assert_allclose(outside, inside, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda: jaxmtl.with_ridge(jaxmtl.equal()), "but this balancer reads nothing"),
+        (lambda: jaxmtl.with_ridge(jaxmtl.modo(2)), "the inner products of two batches"),
         (lambda: jaxmtl.with_ridge(jaxmtl.upgrad(), -1.0), "ridge must be a number of at least"),
         (lambda: jaxmtl.with_ridge(jaxmtl.upgrad), "call it, since"),
     ],
