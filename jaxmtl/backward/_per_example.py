@@ -63,7 +63,13 @@ def per_example(
             "in_axes must be a tuple of one axis for each argument, None for what all examples"
             f" share, but it is {shown(in_axes)}."
         )
-    if not jax.tree.leaves(in_axes):
+    axes = jax.tree.leaves(in_axes)
+    if wrong := [axis for axis in axes if type(axis) is not int]:
+        raise ValueError(
+            f"in_axes must hold whole numbers and None, but it holds {shown(wrong[0])}: give the"
+            " axis of the examples, such as 0, or None for what all examples share."
+        )
+    if not axes:
         raise ValueError(
             "in_axes says that no argument runs over the examples: give the axis of the examples"
             f" for at least one, such as (None, 0), but it is {in_axes}."

@@ -455,6 +455,7 @@ def test_per_example_is_a_losses_fn():
         (lambda: jaxmtl.per_example(3), "loss_of_one must be a function"),
         (lambda: jaxmtl.per_example(linear, in_axes=0)(*data()[:3]), "in_axes must be a tuple"),
         (lambda: jaxmtl.per_example(linear, in_axes=(None, 0))(*data()[:3]), "but 3 were passed"),
+        (lambda: jaxmtl.per_example(linear, in_axes=(None, "0")), "but it holds '0'"),
         (lambda: jaxmtl.per_example(linear, in_axes=(None, None, None)), "no argument runs over"),
         (
             lambda: jaxmtl.per_example(lambda p, x: x * p, in_axes=(None, 0))(1.0, np.ones((3, 2))),
