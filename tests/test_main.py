@@ -371,7 +371,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(_saved.Path, "write_bytes", half)
     with pytest.raises(OSError, match="No space"):
-        _saved._write(path, b"later")
+        _saved.write_whole(path, b"later")
     assert path.read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ def save(comparison: Comparison, folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     stem = "comparison" if comparison.complete else "comparison-partial"
     text = json.dumps(_numbers(comparison), ensure_ascii=False)
-    yield _write(folder / f"{stem}.json", text.encode())
+    yield write_whole(folder / f"{stem}.json", text.encode())
     if comparison.outcomes and (picture := _as_png(comparison)) is not None:
-        yield _write(folder / f"{stem}.png", picture)
+        yield write_whole(folder / f"{stem}.png", picture)
 
 
 def load(file: str | Path) -> Comparison:
@@ -84,9 +85,9 @@ def _as_png(comparison: Comparison) -> bytes | None:
     return as_png(comparison)
 
 
-def _write(path: Path, content: bytes) -> Path:
+def write_whole(path: Path, content: bytes) -> Path:
     """Write all of a file or nothing: the old content stays until the new file is complete."""
-    new = path.with_name(f".{path.name}.new")
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
     try:
         new.write_bytes(content)
         return new.replace(path)

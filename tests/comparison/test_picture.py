@@ -287,7 +287,7 @@ def test_the_settings_of_matplotlib_stay():
 
 @pytest.mark.slow
 def test_the_summary_is_saved(monkeypatch, tmp_path):
-    monkeypatch.setattr(_saved, "_write", lambda path, content: (path.name, content))
+    monkeypatch.setattr(_saved, "write_whole", lambda path, content: (path.name, content))
     (_, _), (name, content) = _saved.save(made(), tmp_path)
     assert name == "comparison.png"
     width = int.from_bytes(content[16:20])  # of a PNG
