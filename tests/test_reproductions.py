@@ -1,6 +1,9 @@
 """Published tables, run again: the protocol, the file, what is stored."""
 
 import json
+import signal
+import sys
+from subprocess import PIPE, Popen
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +51,7 @@ SMALL = Experiment(
     rates=(0.1, 0.01),
     seeds=2,
     steps=6,
-    block=2,
+    block=lambda size: 2,
     trainer=lambda problem, size, row, block: trainer(tiny(size), residuals, DCGD[row], 0.9, block),
 )
 
@@ -144,20 +147,23 @@ def test_a_column_is_done_before_the_next():
     assert rows == [*fast, ("Adam", 1e-4), ("ConFIG", 1e-4)]
 
 
-def test_interrupted_it_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_goes_on_where_it_stopped(number, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(EXPERIMENTS, "dcgd", SMALL)
     out, ran = tmp_path / "deep" / "runs.json", []
 
-    def interrupted(experiment, run, advance):
+    def interrupted(train_all, run, advance):
         ran.append((run.row, run.rate))
         if len(ran) == 1:  # another process, at the same time
-            _runs.write(out, [run._asdict() | {"seeds": 77}])
+            _runs.add(out, [run._asdict() | {"seeds": 77}])
         if len(ran) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         return run._asdict() | {"at_last": [0.5, 0.25]}
 
     monkeypatch.setattr(__main__, "train", interrupted)
-    assert __main__.main(["dcgd", "--out", str(out)]) == 130
+    before = signal.getsignal(number)
+    assert __main__.main(["dcgd", "--out", str(out)]) == 128 + number
+    assert signal.getsignal(number) == before
     assert "the same command goes on" in capsys.readouterr().out
     assert len(json.loads(out.read_text())) == 3
     assert __main__.main(["dcgd", "--out", str(out)]) == 0
@@ -169,7 +175,35 @@ def test_interrupted_it_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     other, *runs = json.loads(out.read_text())
     assert other["seeds"] == 77
     assert [(run["row"], run["rate"]) for run in runs] == names
-    assert [path.name for path in out.parent.iterdir()] == ["runs.json"]
+    assert sorted(path.name for path in out.parent.iterdir()) == [".runs.json.lock", "runs.json"]
+
+
+ADDS = """
+import sys
+from pathlib import Path
+from jaxmtl.reproductions._runs import Run, add
+
+print("ready", flush=True)
+sys.stdin.readline()
+for seeds in range(50):
+    add(Path(sys.argv[1]), [Run("tiny", 8, "equal", 0.1, seeds, 6)._asdict()])
+"""
+
+
+def test_processes_share_a_file(tmp_path):
+    """Everything is kept of two that add at the same time, and neither sees a part of the file."""
+    out, rows = tmp_path / "runs.json", ("equal", "mgda")
+    command = [sys.executable, "-c", ADDS, str(out)]
+    with Popen(command, stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout.readline() == "ready\n"
+        other.stdin.write("go\n")
+        other.stdin.flush()
+        for seeds in range(50):
+            _runs.add(out, [Run("tiny", 8, "mgda", 0.1, seeds, 6)._asdict()])
+    assert other.returncode == 0
+    found = [(run["row"], run["seeds"]) for run in _runs.read(out)]
+    assert sorted(found) == [(row, seeds) for row in rows for seeds in range(50)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".runs.json.lock", "runs.json"]
 
 
 @pytest.mark.parametrize(
@@ -180,18 +214,96 @@ def test_interrupted_it_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
         (["dcgd", "--steps", "123"], "--steps must be a multiple of 500, but it is 123"),
         (["config", "--seeds", "0"], "must be a whole number of at least 1, but it is '0'"),
         (["other"], "invalid choice: 'other'"),
+        (["config", "--rates", "nan"], "must be a finite number above zero, but it is 'nan'"),
+        (["config", "--rates", "0"], "must be a finite number above zero, but it is '0'"),
+        (["config", "--rates", "fast"], "must be a finite number above zero, but it is 'fast'"),
+        (
+            ["config", "--rows", "Adam", "M-ConFIG", "--rates", "1e-4"],
+            "--rates must include one of each row's own, but they are 0.0001: M-ConFIG has 0.0005",
+        ),
+        (["config", "--rates", "1", "2"], "but they are 1, 2: Adam has 0.0001, 0.0005; ConFIG has"),
+        (["iwrm", "--size", "16"], "size must be a multiple of 32 from 32 to 60000, but it is 16"),
+        (["iwrm", "--size", "60032"], "from 32 to 60000, but it is 60032"),
+        (["iwrm", "--size", "2048"], "--steps must be a multiple of 64, but it is 800"),
+        (["qm9", "--size", "110832"], "size must leave 20000 of the 130831 molecules"),
     ],
 )
-def test_mistakes_on_the_command_line(arguments, message, capsys):
+def test_mistakes_on_the_command_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as refused:
         __main__.main(arguments)
     assert refused.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[{", "runs.json does not hold runs as this command writes them (JSONDecodeError"),
+        (b"\xff", "(UnicodeDecodeError"),
+        (b"{}", "(it is not a list of runs)"),
+        (b'["equal"]', "(it is not a list of runs)"),
+        (b'[{"row": "equal"}]', "(a run lacks problem, size, rate, seeds, steps)"),
+        (None, "--out must name a file, but runs.json is a folder"),
+    ],
+)
+def test_a_file_that_does_not_serve(content, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "runs.json"
+    if content is None:
+        out.mkdir()
+    else:
+        out.write_bytes(content)
+    with pytest.raises(SystemExit) as refused:
+        __main__.main(["dcgd", "--out", "runs.json"])
+    assert refused.value.code == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert message in error
+    assert error.endswith("move it away, or name another with --out")
+    assert content is None or out.read_bytes() == content
+
+
+@pytest.mark.parametrize("out", ["file/runs.json", "file/deep/runs.json"])
+def test_a_folder_that_cannot_be_written(out, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as refused:
+        __main__.main(["dcgd", "--out", out])
+    assert refused.value.code == 2
+    assert f"--out must be a file that can be written to, but {out} is not (" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+@pytest.mark.parametrize("error", [ImportError, FileNotFoundError, ValueError])
+def test_data_that_are_missing_are_missed_before_the_first_training(
+    error, tmp_path, monkeypatch, capsys
+):
+    def fails(problem, size, row, block):
+        if row == "conflict_free":
+            raise error("The data are not there: install them.")
+
+    monkeypatch.setitem(EXPERIMENTS, "dcgd", SMALL._replace(trainer=fails))
+    monkeypatch.setattr(__main__, "train", None)
+    with pytest.raises(SystemExit) as refused:
+        __main__.main(["dcgd", "--out", str(tmp_path / "runs.json")])
+    assert refused.value.code == 2
+    assert capsys.readouterr().err.endswith("The data are not there: install them.\n")
+
+
+def test_what_is_named_twice_runs_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, "dcgd", SMALL)
+    monkeypatch.setattr(__main__, "train", lambda train_all, run, advance: run._asdict())
+    out, rows = tmp_path / "runs.json", ["--rows", "equal", "equal"]
+    twice = ["--problems", "tiny", "tiny", "--rates", "5e-4", "0.0005", *rows]
+    assert __main__.main(["dcgd", "--out", str(out), *twice]) == 0
+    assert len(_runs.read(out)) == 1
 
 
 def test_a_run_of_the_command_line():
     run = Run("tiny", 5, "conflict_free", 0.1, 2, 6)
-    record = __main__.train(SMALL, run, lambda n: None)
+    train_all = SMALL.trainer("tiny", 5, "conflict_free", 2)
+    record = __main__.train(train_all, run, lambda n: None)
     assert {field: record[field] for field in Run._fields} == run._asdict()
     assert record["of_curve"] == [2, 4, 6]
     assert len(record["at_last"]) == len(record["at_smallest_loss"]) == len(record["curve"][0]) == 2
@@ -222,7 +334,7 @@ def test_annealing_comes_to_rest_at_the_root():
 def test_a_run_that_diverges_is_stored_as_null(tmp_path):
     diverges = Contestant(lambda key, optimizer: optax.chain(jaxmtl.equal(), optax.sgd(1e30)))
     found = trainer(tiny(), residuals, diverges, 0.9, 2)(1.0, 2, 4, lambda n: None)
-    _runs.write(tmp_path / "runs.json", [found])
+    _runs.add(tmp_path / "runs.json", [found])
     assert found == json.loads((tmp_path / "runs.json").read_text())[0]
     assert all(error is None or np.isfinite(error) for error in found["at_last"])
 
@@ -235,7 +347,7 @@ def test_each_stored_run_is_of_its_table_and_there_once(name):
     for run in runs:
         assert run["problem"] in experiment.problems
         assert run["row"] in experiment.rows
-        assert run["steps"] % experiment.block == 0
+        assert run["steps"] % experiment.block(run["size"]) == 0
 
 
 def test_what_is_stored():

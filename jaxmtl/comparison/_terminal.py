@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import shutil
 import signal
 import sys
@@ -26,6 +27,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def positive_float(text: str) -> float:
+    """Read a finite number above zero from the command line."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a finite number above zero, but it is {text!r}")
+
+
 def train_and_save(prepared: Prepared, folder: Path) -> int:
     """Train, save and show; whatever happens, the finished runs are saved and shown.
 
@@ -33,11 +42,11 @@ def train_and_save(prepared: Prepared, folder: Path) -> int:
       The exit status: 0, 1 if saving failed, or 128 plus the number of a signal that ended it.
     """
     status = 0
-    with _stoppable():
+    with stoppable():
         try:
             train_all(*prepared, progress=True)
         except KeyboardInterrupt as stop:
-            status = _status(stop)
+            status = status_of(stop)
         finally:
             failure = _save_and_show(prepared.comparison, folder)
     return status or failure
@@ -55,7 +64,7 @@ def _save_and_show(comparison: Comparison, folder: Path) -> int:
         print(f"jaxmtl: the results could not all be saved: {error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt as stop:
-        lines, status = ["Interrupted while saving."], _status(stop)
+        lines, status = ["Interrupted while saving."], status_of(stop)
     for text in (comparison.table(shutil.get_terminal_size().columns), *lines):
         _show(text)
     return status
@@ -71,7 +80,7 @@ def _show(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """Let SIGTERM interrupt like Ctrl-C, once: a second signal ends the process at once."""
 
     def stop(number: int, frame: Any) -> None:
@@ -90,6 +99,6 @@ def _stoppable() -> Iterator[None]:
             signal.signal(name, old)
 
 
-def _status(stop: KeyboardInterrupt) -> int:
+def status_of(stop: KeyboardInterrupt) -> int:
     """The exit status that shells give to a process that a signal ended."""
     return 128 + (stop.args[0] if stop.args else signal.SIGINT)

@@ -39,7 +39,7 @@ EXPERIMENTS = {
         rates=(1e-3, 1e-4, 1e-5),
         seeds=10,
         steps=50_000,
-        block=500,
+        block=lambda size: 500,
         trainer=_of_equations(DCGD, 0.9),
     ),
     "config": Experiment(
@@ -48,7 +48,7 @@ EXPERIMENTS = {
         rates=(5e-4, 1e-4),
         seeds=1,
         steps=5000,
-        block=10,
+        block=lambda size: 10,
         trainer=_of_equations(CONFIG, 1.0),
     ),
     "iwrm": Experiment(
@@ -57,7 +57,7 @@ EXPERIMENTS = {
         rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
         seeds=8,
         steps=800,
-        block=32,
+        block=_images.steps_of_epoch,
         trainer=lambda problem, size, row, block: _images.trainer(problem, size, row),
     ),
     # As published, 300 epochs of batches of 120.
@@ -67,7 +67,7 @@ EXPERIMENTS = {
         rates=(1e-3,),
         seeds=3,
         steps=275_000,
-        block=250,
+        block=lambda size: 250,
         trainer=_molecules.trainer,
     ),
 }

@@ -1,5 +1,6 @@
 """Instance-wise risk minimisation on Fashion-MNIST: one loss an image, plain gradient descent."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from jaxmtl.reproductions._runs import Record, Train, as_json
 from jaxmtl.reproductions._seeds import for_each
 
 BATCH = 32
+IMAGES = 60_000
 _KERNELS = {"conv_0": (3, 3, 1, 32), "conv_1": (3, 3, 1, 64), "conv_2": (3, 3, 1, 64)}
 _LAYERS = {"dense_0": (576, 128), "dense_1": (128, 10)}
 
@@ -42,6 +44,15 @@ ROWS: dict[str, Callable[[], Balancer]] = {
 }
 
 
+def steps_of_epoch(size: int) -> int:
+    """Count the batches of an epoch, or raise ValueError."""
+    if size % BATCH or not BATCH <= size <= IMAGES:
+        raise ValueError(
+            f"size must be a multiple of {BATCH} from {BATCH} to {IMAGES}, but it is {size}."
+        )
+    return size // BATCH
+
+
 def trainer(problem: str, size: int, row: str) -> Train:
     """Write the training of one row on the first images of a fixed random order.
 
@@ -51,7 +62,7 @@ def trainer(problem: str, size: int, row: str) -> Train:
 
     Args:
       problem: "fashion_mnist".
-      size: how many images; a multiple of 32.
+      size: how many images; a multiple of 32, and ``steps`` one of size / 32.
       row: one of ``ROWS``.
 
     Returns:
@@ -62,7 +73,7 @@ def trainer(problem: str, size: int, row: str) -> Train:
     network = jax.vmap(logits, in_axes=(None, 0))
     balancer = ROWS[row]()
     step = value_and_balanced_grad(per_example(loss_of_one, in_axes=(None, 0, 0)), balancer)
-    steps_of_epoch = size // BATCH
+    batches = steps_of_epoch(size)
 
     def start(key: Array) -> PyTree:
         params = init(key)
@@ -77,7 +88,7 @@ def trainer(problem: str, size: int, row: str) -> Train:
             _, grad, state = step(state, params, images[chosen], labels[chosen])
             return jax.tree.map(lambda p, g: p - rate * g, params, grad), state
 
-        carry = jax.lax.fori_loop(0, steps_of_epoch, one_step, carry)
+        carry = jax.lax.fori_loop(0, batches, one_step, carry)
         losses = optax.softmax_cross_entropy_with_integer_labels(network(carry[0], images), labels)
         return carry, jnp.mean(losses)
 
@@ -92,10 +103,10 @@ def trainer(problem: str, size: int, row: str) -> Train:
     def train(rate: float, seeds: int, steps: int, advance: Callable[[int], None]) -> Record:
         keys = jax.random.split(jax.random.key(0), seeds)
         carry, found = jax.jit(jax.vmap(start))(keys), []
-        for number in range(steps // steps_of_epoch):
+        for number in range(steps // batches):
             carry, losses = run(keys, jnp.float32(rate), carry, jnp.int32(number))
             found.append(as_json(losses, 6))
-            advance(steps_of_epoch * seeds)
+            advance(batches * seeds)
         return {"at_last": found[-1], "curve": found}
 
     return train
@@ -151,6 +162,7 @@ def _largest(x: Array, width: int) -> Array:
     return squares.max(axis=(2, 4))
 
 
+@functools.cache  # all rows train on the same
 def _first_images(size: int) -> tuple[Array, Array]:
     images, labels = read_images("train", FOLDER)
     order: Any = np.random.default_rng(0).permutation(len(images))[:size]

@@ -1,6 +1,8 @@
 """The runs of an experiment: which there are, which are done, and the file that keeps them."""
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmtl._checks import check_choice
+from jaxmtl.comparison._saved import check_writable, write_whole
 
 TABLES = ("dcgd", "config", "iwrm", "qm9")
 Record = dict[str, Any]
@@ -24,7 +27,7 @@ class Experiment(NamedTuple):
       rates: the learning rates, of which each row has its best.
       seeds: how many the paper has.
       steps: of training.
-      block: after so many steps the network is measured.
+      block: ``size -> steps`` after which the network is measured.
       trainer: ``(problem, size, row, block) -> train``. ``train(rate, seeds, steps, advance)``
         trains, calls ``advance(n)`` after every n steps of a seed, and returns what is stored.
     """
@@ -34,7 +37,7 @@ class Experiment(NamedTuple):
     rates: tuple[float, ...]
     seeds: int
     steps: int
-    block: int
+    block: Callable[[int], int]
     trainer: Callable[[str, int, str, int], Train]
 
 
@@ -71,8 +74,8 @@ def plan(
 
 def missing(runs: Sequence[Run], records: Sequence[Record]) -> list[Run]:
     """The runs that are not among the records."""
-    done = {tuple(record[field] for field in Run._fields) for record in records}
-    return [run for run in runs if tuple(run) not in done]
+    done = [tuple(record[field] for field in Run._fields) for record in records]
+    return [run for run in runs if run not in done]
 
 
 def load(name: str) -> list[Record]:
@@ -104,19 +107,36 @@ def load(name: str) -> list[Record]:
 
 
 def read(file: Path) -> list[Record]:
-    """Read the runs of a file; none where there is none."""
+    """Read the runs of a file; none where there is none. Raises ValueError for anything else."""
     if not file.exists():
         return []
-    found: list[Record] = json.loads(file.read_text(encoding="utf-8"))
+    wrong = f"{file} does not hold runs as this command writes them"
+    try:
+        found: list[Record] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the JSON or of the bytes
+        raise ValueError(f"{wrong} ({type(error).__name__}: {error})") from error
+    if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
+        raise ValueError(f"{wrong} (it is not a list of runs)")
+    for record in found:
+        if lacking := [field for field in Run._fields if field not in record]:
+            raise ValueError(f"{wrong} (a run lacks {', '.join(lacking)})")
     return found
 
 
-def write(file: Path, records: Sequence[Record]) -> None:
-    """Write all runs, a line each: the file is whole at any time."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.new")
-    new.write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n", encoding="utf-8")
-    new.replace(file)
+def add(file: Path, records: Sequence[Record]) -> list[Record]:
+    """Add runs to a file, as other processes may do at the same time; returns all that are in it.
+
+    The lock is SQLite's on an empty file beside it, which stays: every system has it, and ends it
+    with the process that held it.
+    """
+    check_writable(file.parent)
+    lock = file.with_name(f".{file.name}.lock")
+    with contextlib.closing(sqlite3.connect(lock, timeout=600, isolation_level=None)) as held:
+        held.execute("BEGIN EXCLUSIVE")
+        records = [*read(file), *records]
+        text = "[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n"  # a line for each
+        write_whole(file, text.encode())
+    return records
 
 
 def as_json(values: Any, digits: int = 8) -> Any:
