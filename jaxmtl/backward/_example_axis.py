@@ -27,6 +27,10 @@ class Cotangents(NamedTuple):
     inner: int = 1
 
 
+class Mixed(Exception):
+    """The backward pass from one example's loss passes through another example."""
+
+
 def axis_after(eqn: Any, number: int, at: Cotangents) -> tuple[int, int] | None:
     """The axis and its slices in the result of an operation on this input; None if it is lost."""
     rule = _RULES.get(eqn.primitive.name)

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmtl._typing import Array, PyTree
-from jaxmtl.backward._example_axis import Cotangents, axis_after
-from jaxmtl.backward._loop_turns import Mixed, made_in_turns, read_in_turn
+from jaxmtl.backward._example_axis import Cotangents, Mixed, axis_after
+from jaxmtl.backward._loop_turns import made_in_turns, read_in_turn
 from jaxmtl.backward._losses import like_losses
 from jaxmtl.backward._outer_products import Outer, Stack, Terms, Whole, transposed, written_out
 from jaxmtl.backward._programs import (

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from jaxmtl._typing import Array, PyTree
 from jaxmtl.backward._cpu_layouts import laid_out
-from jaxmtl.backward._example_axis import Cotangents
-from jaxmtl.backward._examples_apart import Mixed, per_example_terms, rows_of
+from jaxmtl.backward._example_axis import Cotangents, Mixed
+from jaxmtl.backward._examples_apart import per_example_terms, rows_of
 from jaxmtl.backward._linearise import Linearised, pull_back_each
 from jaxmtl.backward._outer_products import inner_products, is_cheaper_written_out
 from jaxmtl.backward._programs import is_staged, read_program, rewritten_or_plain, run_program
@@ -82,7 +82,7 @@ def _attempt(at: Linearised, compute: Callable[[], Any]) -> Any:
 
     def apart() -> Any:
         try:
-            if not at.is_linear:
+            if not at.is_linear():
                 raise Mixed("the backward rule of a jax.custom_vjp need not be linear")
             program, constants, shapes = read_program(compute)
         except WrittenOut:

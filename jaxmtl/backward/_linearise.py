@@ -34,8 +34,8 @@ class Linearised(NamedTuple):
       pull_back: cotangents, a tree like ``losses`` -> the gradient of the weighted sum.
       push_forward: a direction, a tree like the gradient -> (T,) derivatives of the losses; only
         if it was requested.
-      is_linear: whether ``pull_back`` is known to be linear. It is, but for the backward rules of
-        ``jax.custom_vjp``, which may clip a gradient or add something to it.
+      is_linear: tells whether ``pull_back`` is linear for certain. The backward rules of
+        ``jax.custom_vjp`` need not be: they may clip a gradient, or add to it.
     """
 
     value: Any
@@ -43,7 +43,7 @@ class Linearised(NamedTuple):
     num_tasks: int
     pull_back: Callable[[PyTree], PyTree]
     push_forward: Callable[[PyTree], Array]
-    is_linear: bool
+    is_linear: Callable[[], bool]
 
 
 def linearise(
@@ -83,15 +83,12 @@ def linearise(
 
     push: Any = None
     pull: Any
-    is_linear = forward
     if forward:
         losses, push, aux = jax.linearize(of_chosen, *primals, has_aux=True)
         _check_directional(push, primals)
         pull = jax.linear_transpose(push, *primals)
     else:
         losses, pull, aux = jax.vjp(of_chosen, *primals, has_aux=True)
-        if is_staged():
-            is_linear = rewritten_or_plain(lambda: not _has_own_rule(pull.jaxpr), lambda: False)
     written, num_tasks = returned
     # JAX has sorted the names; their written order shows which values were given by position.
     losses = in_written_order(losses, written)
@@ -103,6 +100,9 @@ def linearise(
     def push_forward(direction: PyTree) -> Array:
         slopes = push(*([direction] if isinstance(argnums, int) else direction))
         return jnp.concatenate([jnp.atleast_1d(slope) for slope in jax.tree.leaves(slopes)])
+
+    def is_linear() -> bool:
+        return forward or not _has_own_rule(pull.jaxpr)
 
     value = (losses, aux) if has_aux else losses
     return Linearised(value, losses, num_tasks, pull_back, push_forward, is_linear)

@@ -4,12 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxmtl.backward._example_axis import Cotangents
+from jaxmtl.backward._example_axis import Cotangents, Mixed
 from jaxmtl.backward._outer_products import Stack
-
-
-class Mixed(Exception):
-    """The backward pass from one example's loss passes through another example."""
 
 
 def read_in_turn(x: Any, turn: int) -> Any:
